@@ -1,0 +1,1 @@
+"""Types, keyed noise, errors, registry, statistics and the process fleet: what every layer shares."""

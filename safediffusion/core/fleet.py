@@ -1,0 +1,107 @@
+"""The processes of one run. Everything distributed goes through a Fleet; nobody else imports torch.distributed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from .errors import UserError
+
+
+@dataclass(frozen=True, slots=True)
+class Fleet:
+    """This process among `world` equal ones. With world 1 every method is the identity and needs no process group."""
+
+    rank: int = 0
+    world: int = 1
+    local: int = 0  # rank on this machine: which accelerator is ours
+
+    @classmethod
+    def current(cls) -> Fleet:
+        """The fleet torchrun or `accelerate launch` started; joins its process group (gloo on CPU, nccl on GPUs)."""
+        world = int(os.environ.get("WORLD_SIZE", "1"))
+        if world == 1:
+            return cls()
+        rank, local = int(os.environ["RANK"]), int(os.environ.get("LOCAL_RANK", "0"))
+        if not dist.is_initialized():
+            gpus = 0 if os.environ.get("ACCELERATE_USE_CPU", "").lower() in {"1", "true"} else torch.cuda.device_count()
+            if 0 < gpus <= local:
+                raise UserError(f"process {local} of this machine has no GPU ({gpus} found); start at most {gpus} a machine")
+            if gpus:
+                torch.cuda.set_device(local)
+            dist.init_process_group("nccl" if gpus else "gloo", rank=rank, world_size=world)
+        return cls(rank, world, local)
+
+    @property
+    def is_main(self) -> bool:
+        return self.rank == 0
+
+    @property
+    def wire(self) -> torch.device:
+        """Where tensors must lie to be sent."""
+        nccl = self.world > 1 and dist.get_backend() == "nccl"
+        return torch.device("cuda", self.local) if nccl else torch.device("cpu")
+
+    def mean(self, values: Mapping[str, float]) -> dict[str, float]:
+        """Mean over processes, key by key; every process must pass the same keys."""
+        if self.world == 1:
+            return dict(values)
+        names = sorted(values)
+        total = torch.tensor([values[name] for name in names], dtype=torch.float64, device=self.wire)
+        dist.all_reduce(total)
+        return dict(zip(names, (total / self.world).tolist(), strict=True))
+
+    def mean_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
+        """Replace every gradient by its mean over processes: one flattened all-reduce in float32.
+
+        A parameter without a gradient here counts as zero, so that ranks may differ in what they touched.
+        """
+        if self.world == 1:
+            return
+        parameters = list(parameters)
+        for parameter in parameters:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        flat = torch.cat([g.detach().flatten().float() for g in gradients]).to(self.wire)
+        dist.all_reduce(flat)
+        pieces = torch.split(flat.div_(self.world), [g.numel() for g in gradients])
+        for gradient, piece in zip(gradients, pieces, strict=True):
+            gradient.copy_(piece.view_as(gradient))
+
+    def gather_tensor(self, value: Tensor) -> Tensor:
+        """Every process's rows [n_r, ...] in rank order, on every process; lengths may differ."""
+        if self.world == 1:
+            return value
+        length = torch.tensor([len(value)], device=self.wire)
+        lengths = [torch.zeros_like(length) for _ in range(self.world)]
+        dist.all_gather(lengths, length)
+        longest = max(int(n) for n in lengths)
+        padded = torch.zeros((longest, *value.shape[1:]), dtype=value.dtype, device=self.wire)
+        padded[: len(value)] = value.to(self.wire)
+        parts = [torch.empty_like(padded) for _ in range(self.world)]
+        dist.all_gather(parts, padded)
+        return torch.cat([part[: int(n)] for part, n in zip(parts, lengths, strict=True)]).to(value.device)
+
+    def broadcast(self, value: Tensor) -> Tensor:
+        """The main process's `value`, on every process; shapes must agree."""
+        if self.world == 1:
+            return value
+        sent = value.to(self.wire).clone()
+        dist.broadcast(sent, src=0)
+        return sent.to(value.device)
+
+    def barrier(self) -> None:
+        """Return once every process has arrived."""
+        if self.world > 1:
+            dist.barrier()
+
+    def close(self) -> None:
+        """Leave the process group; call it once, at the end of the program."""
+        if self.world > 1 and dist.is_initialized():
+            dist.destroy_process_group()

@@ -1,0 +1,1 @@
+"""Diffusion mathematics only: schedules, reverse steps and the one denoising loop."""

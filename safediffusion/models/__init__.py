@@ -1,0 +1,1 @@
+"""Text-to-image models behind one contract; the only importer of diffusers and peft."""
