@@ -1,0 +1,70 @@
+"""The protocol of a credit, and the statistics of a group that every credit uses."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+Scores = Mapping[str, Tensor]  # name -> [B]
+
+
+class Credit(Protocol):
+    """Scores of all processes in one order come in, so a credit never needs to know about processes."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The scores it reads."""
+        ...
+
+    def scalar(self, scores: Scores) -> Tensor:
+        """[B], differentiable in the scores, higher is better."""
+        ...
+
+    def advantage(self, scores: Scores, group: Tensor) -> Tensor:
+        """[B] float32, detached."""
+        ...
+
+    def observe(self, means: Mapping[str, float]) -> None:
+        """Called once a step with the mean of every score (dual variables move here)."""
+        ...
+
+    def state(self) -> dict[str, float]:
+        """What has to be in a checkpoint."""
+        ...
+
+    def load_state(self, state: Mapping[str, float]) -> None: ...
+
+
+class GroupStats(NamedTuple):
+    """Mean and population std of every group, in float64."""
+
+    mean: Tensor  # [G]
+    std: Tensor  # [G], exactly 0 where all values of the group are equal
+    size: Tensor  # [G]
+
+
+def group_stats(value: Tensor, group: Tensor) -> GroupStats:
+    """Statistics of `value` [B] by `group` [B] (numbers 0..G-1, each present)."""
+    value = value.detach().double()
+    count = int(group.max()) + 1
+    zeros = torch.zeros(count, dtype=torch.float64, device=value.device)
+    size = zeros.index_add(0, group, torch.ones_like(value))
+    mean = zeros.index_add(0, group, value) / size
+    std = (zeros.index_add(0, group, (value - mean[group]) ** 2) / size).sqrt()
+    high = zeros.scatter_reduce(0, group, value, "amax", include_self=False)
+    low = zeros.scatter_reduce(0, group, value, "amin", include_self=False)
+    return GroupStats(mean, torch.where(high == low, 0.0, std), size)
+
+
+def pooled_spread(value: Tensor, group: Tensor) -> float:
+    """The standard deviation inside groups: root of the mean squared distance to the own group's mean."""
+    stats = group_stats(value, group)
+    return float(((stats.std**2 * stats.size).sum() / stats.size.sum()).sqrt())
+
+
+def zero_variance_share(value: Tensor, group: Tensor) -> float:
+    """The share of groups whose values are all equal: they teach nothing."""
+    return float((group_stats(value, group).std == 0).double().mean())

@@ -1,0 +1,11 @@
+"""The credits by name; other packages add theirs through the entry-point group `safediffusion.credits`."""
+
+from __future__ import annotations
+
+from safediffusion.core.registry import Registry
+
+CREDITS = Registry(
+    kind="credit",
+    table={"weighted": "safediffusion.credit.weighted:WeightedSum"},
+    group="safediffusion.credits",
+)

@@ -1,0 +1,1 @@
+"""Prompts: files, and endless mixtures of sources."""
