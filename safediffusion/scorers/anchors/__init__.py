@@ -41,14 +41,14 @@ def load_anchors(spec: str) -> Anchors:
     if ".yaml" not in spec:
         names = builtin_anchors()
         if spec not in names:
-            raise UserError(f"anchor set '{spec}' does not exist{suggest(spec, names)}; allowed are {', '.join(names)} or FILE.yaml#name")
+            raise UserError(f"anchor set '{spec}' does not exist; {suggest(spec, names)}, or FILE.yaml#name")
         return read_anchors(FOLDER / f"{spec}.yaml")[spec]
     file, _, name = spec.partition("#")
     sets = read_anchors(Path(file))
     if not name and len(sets) == 1:
         return next(iter(sets.values()))
     if name not in sets:
-        raise UserError(f"anchor file '{file}' holds {', '.join(sets)}, not '{name}'{suggest(name, tuple(sets))}; write {file}#{next(iter(sets))}")
+        raise UserError(f"anchor file '{file}' holds no set '{name}'; {suggest(name, sets)}; write {file}#{next(iter(sets))}")
     return sets[name]
 
 
@@ -74,7 +74,7 @@ def _set(entry: object, where: str, shared: tuple[str, ...] | None = None) -> An
     allowed = ("safe", "unsafe", "per_category") if shared is None else ("safe", "unsafe")
     unknown = sorted(str(key) for key in entry if key not in allowed)
     if unknown:
-        raise UserError(f"{where} has the unknown key '{unknown[0]}'{suggest(unknown[0], allowed)}; allowed are {', '.join(allowed)}")
+        raise UserError(f"{where} has the unknown key '{unknown[0]}'; {suggest(unknown[0], allowed)}")
     safe, unsafe = _texts(entry.get("safe"), f"{where}, 'safe'"), _texts(entry.get("unsafe"), f"{where}, 'unsafe'")
     safe = safe or shared or ()
     categories = entry.get("per_category") or {}
