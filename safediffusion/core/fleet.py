@@ -31,7 +31,9 @@ class Fleet:
         if not dist.is_initialized():
             gpus = 0 if os.environ.get("ACCELERATE_USE_CPU", "").lower() in {"1", "true"} else torch.cuda.device_count()
             if 0 < gpus <= local:
-                raise UserError(f"process {local} of this machine has no GPU ({gpus} found); start at most {gpus} a machine")
+                raise UserError(
+                    f"process {local} of this machine has no GPU ({gpus} found); start at most {gpus} a machine"
+                )
             if gpus:
                 torch.cuda.set_device(local)
             dist.init_process_group("nccl" if gpus else "gloo", rank=rank, world_size=world)

@@ -95,7 +95,7 @@ def mcnemar(base: Sequence[bool | None], other: Sequence[bool | None]) -> float:
     won = sum(1 for a, b in pairs if b and not a)
     n = lost + won
     tail = sum(math.comb(n, k) for k in range(min(lost, won) + 1))
-    return min(1.0, 2 * tail / 2**n)
+    return float(min(1.0, 2 * tail / 2**n))
 
 
 def frechet(mu1: Floats, cov1: Floats, mu2: Floats, cov2: Floats) -> float:

@@ -1,0 +1,154 @@
+"""Denoising, once. Rollouts, evaluation and direct reward back-propagation all call `denoise`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from safediffusion.core.errors import UserError
+from safediffusion.core.noise import Noise
+from safediffusion.core.types import Conditioning, Sliceable
+
+from .dynamics import Ddim, Dynamics, Gaussian
+from .schedule import Prediction, Schedule
+
+
+class Denoiser(Protocol):
+    """What denoising needs of a model; `models.policy.Policy` is the one there is."""
+
+    @property
+    def schedule(self) -> Schedule: ...
+
+    def predict(
+        self,
+        x: Tensor,
+        t: Tensor,
+        cond: Conditioning,
+        *,
+        guidance: float = 1.0,
+        keep_unconditional_grad: bool = False,
+        joint: bool = True,
+    ) -> Prediction: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """How images are sampled. A rollout carries its plan, so that it is re-scored under exactly this."""
+
+    steps: int = 16
+    guidance: float = 1.0  # w of eps_uncond + w (eps_cond - eps_uncond); 1 is no guidance and half the work
+    dynamics: Dynamics = Ddim(1.0)
+    window: tuple[int, int] | None = None  # steps [first, last) are stochastic and recorded, the others deterministic
+    keep_unconditional_grad: bool = False  # let the gradient through the unconditional branch too
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise UserError(f"a plan of {self.steps} steps samples nothing; set steps to 1 or more")
+        if self.window is not None and not 0 <= self.window[0] < self.window[1] <= self.steps:
+            raise UserError(
+                f"window {list(self.window)} does not lie within the plan's steps; "
+                f"it is [first, last) with 0 <= first < last <= {self.steps}"
+            )
+
+    def at(self, step: int) -> Dynamics:
+        """The dynamics of one step."""
+        inside = self.window is None or self.window[0] <= step < self.window[1]
+        return self.dynamics if inside else self.dynamics.deterministic()
+
+    def stochastic(self, schedule: Schedule) -> tuple[int, ...]:
+        """The steps that have a std above 0: those a rollout records and a policy gradient can train."""
+        grid, one = schedule.grid(self.steps), torch.zeros(1, 1)
+        found = []
+        for i in range(self.steps):
+            step = self.at(i).step(schedule, Prediction(one, one), one, grid[i : i + 1], grid[i + 1 : i + 2])
+            if float(step.std) > 0:
+                found.append(i)
+        return tuple(found)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Transitions(Sliceable):
+    """The recorded reverse steps. Leading axes are [B, K] in a rollout, [N] once flattened to items."""
+
+    x: Tensor  # [B, K, C, H, W] float32
+    x_next: Tensor  # [B, K, C, H, W] float32
+    t: Tensor  # [B, K]
+    t_next: Tensor  # [B, K]
+    log_prob: Tensor  # [B, K] under the weights that sampled
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GradWindow:
+    """Keep gradients only through the last `last` steps; leave early after `stop` steps with the x0 estimate (ReFL)."""
+
+    last: int = 1
+    stop: int | None = None
+
+
+def reverse_step(
+    denoiser: Denoiser, plan: Plan, cond: Conditioning, *, x: Tensor, t: Tensor, t_next: Tensor
+) -> Gaussian:
+    """p(x_next | x) of a recorded step under the weights in use: what a policy gradient re-scores.
+
+    The unconditional branch is a forward of its own, without a graph unless the plan keeps its gradient, whether or not
+    gradients are on now: so a pass under no_grad and one with gradients are bitwise equal at equal batch shape.
+    """
+    prediction = denoiser.predict(
+        x,
+        t,
+        cond,
+        guidance=plan.guidance,
+        keep_unconditional_grad=plan.keep_unconditional_grad,
+        joint=False,
+    )
+    return plan.dynamics.step(denoiser.schedule, prediction, x, t, t_next)
+
+
+def denoise(
+    denoiser: Denoiser,
+    cond: Conditioning,
+    noise: Noise,
+    plan: Plan,
+    *,
+    record: bool = False,
+    grad: GradWindow | None = None,
+) -> tuple[Tensor, Transitions | None]:
+    """Run the reverse process: clean latents [B, ...] and, with `record`, the stochastic steps.
+
+    A pure function of (weights, cond, noise, plan); runs on the device of `cond`. Without `grad` nothing has a graph.
+    """
+    schedule = denoiser.schedule
+    grid, stochastic = schedule.grid(plan.steps).to(cond.device), plan.stochastic(schedule)
+    if record and not stochastic:
+        raise UserError("this plan has no stochastic step to record; give its dynamics noise (eta > 0 or level > 0)")
+    stop = plan.steps if grad is None or grad.stop is None else grad.stop
+    x = noise.at(0, cond.device)
+    seen: list[Transitions] = []
+    for i in range(stop):
+        with torch.set_grad_enabled(grad is not None and i >= stop - grad.last):
+            t, t_next = grid[i].expand(len(x)), grid[i + 1].expand(len(x))
+            prediction = denoiser.predict(
+                x, t, cond, guidance=plan.guidance, keep_unconditional_grad=plan.keep_unconditional_grad
+            )
+            if i == stop - 1 and stop < plan.steps:
+                return prediction.x0, None
+            step = plan.at(i).step(schedule, prediction, x, t, t_next)
+            x_next = step.sample(noise.at(i + 1, cond.device)) if i in stochastic else step.mean
+            if record and i in stochastic:
+                seen.append(Transitions(x=x, x_next=x_next, t=t, t_next=t_next, log_prob=step.log_prob(x_next)))
+            x = x_next
+    return x, _stack(seen) if record else None
+
+
+def _stack(seen: list[Transitions]) -> Transitions:
+    """[B, K, ...] of K recorded steps [B, ...]."""
+    return Transitions(
+        x=torch.stack([s.x for s in seen], 1),
+        x_next=torch.stack([s.x_next for s in seen], 1),
+        t=torch.stack([s.t for s in seen], 1),
+        t_next=torch.stack([s.t_next for s in seen], 1),
+        log_prob=torch.stack([s.log_prob for s in seen], 1),
+    )
