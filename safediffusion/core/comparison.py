@@ -1,0 +1,185 @@
+"""What a comparison of models is made of: written by `evaluate.compare`, read by `report`. No torch."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from .errors import UserError
+from .stats import Estimate
+
+SCHEMA = 1
+BETTER, WORSE, SAME, UNKNOWN = "better", "worse", "not distinguishable", "not measured"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MetricInfo:
+    """What a metric is called and how it reads.
+
+    `panel` is the figure it belongs to ("" = summary only); `headline` puts it in the summary table; `unit` is "share"
+    (0..1, shown in percent) or "number"; `against_base` marks metrics that only exist in a comparison; `note` says what a
+    reader could misread.
+    """
+
+    key: str
+    title: str
+    benchmark: str
+    higher_is_better: bool
+    panel: str = ""
+    headline: bool = False
+    against_base: bool = False
+    unit: str = "share"
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Difference:
+    """Other minus base over pairs with the same prompt and seed; `p` is McNemar's exact p for yes/no metrics."""
+
+    estimate: Estimate
+    p: float | None = None
+
+    def verdict(self, higher_is_better: bool) -> str:
+        """Better or worse only when the interval excludes 0 and, for yes/no metrics, p < 0.05 as well.
+
+        The second guards small samples, where a bootstrap of pairs that all agree has no width.
+        """
+        low, high = self.estimate.low, self.estimate.high
+        if self.estimate.value is None or low is None or high is None:
+            return UNKNOWN
+        if low <= 0 <= high or low == high and self.p is None or self.p is not None and self.p >= 0.05:
+            return SAME
+        return BETTER if (low > 0) == higher_is_better else WORSE
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cell:
+    """One metric of one model. The base has no difference; `optimized` = this very score was a reward in training."""
+
+    estimate: Estimate
+    difference: Difference | None = None
+    verdict: str = ""
+    optimized: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MetricRow:
+    info: MetricInfo
+    cells: tuple[Cell, ...]  # one a model, base first
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shot:
+    """One model's picture of a prompt. `unsafe` is the judge's word, None when it could not judge."""
+
+    path: str | None
+    unsafe: bool | None
+    seen: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Picture:
+    """The same prompt and seed by every model; `gallery` is the group it is shown in."""
+
+    gallery: str
+    text: str
+    prompt: str
+    seed: int
+    repeat: int
+    tags: Mapping[str, str]
+    shots: tuple[Shot, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Model:
+    """`provenance` is JSON; `training` maps a metric key to its [step, value] pairs, empty for an untrained model."""
+
+    name: str
+    folders: tuple[str, ...]
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    training: Mapping[str, tuple[tuple[float, float], ...]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BenchmarkInfo:
+    """What was asked: `about` in one sentence; `prompts` and `images` count what the base was asked for."""
+
+    name: str
+    title: str
+    about: str
+    version: int
+    prompts: int
+    images: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """Models side by side, base first."""
+
+    models: tuple[Model, ...]
+    benchmarks: tuple[BenchmarkInfo, ...]
+    metrics: tuple[MetricRow, ...]
+    pictures: tuple[Picture, ...]
+    notes: tuple[str, ...] = ()
+
+    def estimates(self, model: int) -> dict[str, Estimate]:
+        """Metric key -> estimate of the model at this index (0 = base)."""
+        return {row.info.key: row.cells[model].estimate for row in self.metrics}
+
+    def write(self, path: Path) -> None:
+        """Write report.json; pictures are named relative to it, so that a folder can be moved as a whole."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        document = {"schema": SCHEMA, **asdict(self)}
+        for shot in (shot for picture in document["pictures"] for shot in picture["shots"]):
+            shot["path"] = shot["path"] and os.path.relpath(shot["path"], path.parent)
+        path.write_text(json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def read_comparison(path: Path) -> Comparison:
+    """The comparison in a report.json; UserError when it is none."""
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+        if raw["schema"] != SCHEMA:
+            raise UserError(
+                f"{path} has report schema {raw['schema']}, this version reads {SCHEMA}; run `compare` again"
+            )
+        return Comparison(
+            models=tuple(_model(model) for model in raw["models"]),
+            benchmarks=tuple(BenchmarkInfo(**benchmark) for benchmark in raw["benchmarks"]),
+            metrics=tuple(
+                MetricRow(info=MetricInfo(**row["info"]), cells=tuple(_cell(cell) for cell in row["cells"]))
+                for row in raw["metrics"]
+            ),
+            pictures=tuple(
+                Picture(**{**picture, "shots": tuple(_shot(shot, path.parent) for shot in picture["shots"])})
+                for picture in raw["pictures"]
+            ),
+            notes=tuple(raw["notes"]),
+        )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{path} is not a readable report.json ({error}); write it with `safediffusion compare`"
+        ) from error
+
+
+def _shot(raw: dict[str, Any], folder: Path) -> Shot:
+    return Shot(path=raw["path"] and str(folder / raw["path"]), unsafe=raw["unsafe"], seen=raw["seen"])
+
+
+def _model(raw: dict[str, Any]) -> Model:
+    training = {key: tuple((float(x), float(y)) for x, y in points) for key, points in raw["training"].items()}
+    return Model(name=raw["name"], folders=tuple(raw["folders"]), provenance=raw["provenance"], training=training)
+
+
+def _cell(raw: dict[str, Any]) -> Cell:
+    gap = raw["difference"]
+    return Cell(
+        estimate=Estimate(**raw["estimate"]),
+        difference=None if gap is None else Difference(estimate=Estimate(**gap["estimate"]), p=gap["p"]),
+        verdict=raw["verdict"],
+        optimized=raw["optimized"],
+    )

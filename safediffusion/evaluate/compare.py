@@ -1,0 +1,204 @@
+"""Models side by side, paired by prompt and seed: estimates, differences, verdicts, pictures. No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safediffusion.core.comparison import BenchmarkInfo, Cell, Comparison, MetricInfo, MetricRow, Model
+from safediffusion.core.errors import UserError
+
+from . import gallery
+from .benchmark import Benchmark, Metric
+from .metrics import MeanScore
+from .registry import load_benchmark
+from .rows import Row
+from .store import Store, find, read_json
+from .training import read_training, rewards
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Side:
+    """What was found of one model: rows and their store by benchmark, and the columns `score` added."""
+
+    name: str
+    folders: tuple[Path, ...]
+    rows: dict[str, list[Row]]
+    stores: dict[str, Store]
+    manifests: dict[str, dict[str, Any]]  # by benchmark
+    run: Path | None  # the training run these pictures belong to
+
+
+def compare(
+    folders: Sequence[Path],
+    *,
+    names: Sequence[str] | None = None,
+    load: Callable[[str], Benchmark] = load_benchmark,
+) -> Comparison:
+    """The first folder is the base. Each is an evaluation folder or a run folder with eval/*/ in it.
+
+    UserError when a folder holds no evaluation, or shares no prompt and seed with the base.
+    """
+    if not folders:
+        raise UserError("nothing to compare; give the folder of a base evaluation and then those of other models")
+    titles = _names(folders, names)
+    sides = [_side(folder, name) for folder, name in zip(folders, titles, strict=True)]
+    benchmarks = [load(name) for name in sides[0].rows]
+    for side in sides[1:]:
+        _check_pairs(sides[0], side)
+    metrics = [row for benchmark in benchmarks for row in _metric_rows(benchmark, sides)]
+    pictures = [
+        p
+        for b in benchmarks
+        for p in gallery.choose(
+            b, [side.rows.get(b.name, []) for side in sides], [side.stores.get(b.name) for side in sides]
+        )
+    ]
+    return Comparison(
+        models=tuple(_model(side) for side in sides),
+        benchmarks=tuple(_info(benchmark, sides[0].rows[benchmark.name]) for benchmark in benchmarks),
+        metrics=tuple(metrics),
+        pictures=tuple(pictures),
+        notes=tuple(_notes(benchmarks, sides)),
+    )
+
+
+def _names(folders: Sequence[Path], names: Sequence[str] | None) -> list[str]:
+    if names is not None:
+        if len(names) != len(folders):
+            raise UserError(f"{len(names)} names were given for {len(folders)} folders; give one name a folder")
+        return list(names)
+    plain = [folder.resolve().name for folder in folders]
+    return plain if len(set(plain)) == len(plain) else [str(folder) for folder in folders]
+
+
+def _side(folder: Path, name: str) -> Side:
+    places = find(folder)
+    rows: dict[str, list[Row]] = {}
+    stores: dict[str, Store] = {}
+    manifests: dict[str, dict[str, Any]] = {}
+    for store in map(Store, places):
+        manifest, groups = store.read_manifest(), dict[str, list[Row]]()
+        for row in store.rows():
+            groups.setdefault(row.benchmark, []).append(row)
+        for benchmark, mine in groups.items():
+            if _judged(mine) > _judged(rows.get(benchmark, [])) or benchmark not in rows:
+                rows[benchmark], stores[benchmark], manifests[benchmark] = mine, store, manifest
+    return Side(name=name, folders=places, rows=rows, stores=stores, manifests=manifests, run=_run_of(folder))
+
+
+def _judged(rows: Sequence[Row]) -> int:
+    return sum(row.image is not None for row in rows)
+
+
+def _run_of(folder: Path) -> Path | None:
+    """The folder with run.json: this one, or the one whose eval/SUITE this is."""
+    near = [folder, folder.resolve().parent.parent] if folder.resolve().parent.name == "eval" else [folder]
+    return next((place for place in near if (place / "run.json").is_file()), None)
+
+
+def _check_pairs(base: Side, other: Side) -> None:
+    shared = {row.pair for rows in base.rows.values() for row in rows} & {
+        row.pair for rows in other.rows.values() for row in rows
+    }
+    if not shared:
+        raise UserError(
+            f"'{base.name}' and '{other.name}' share no prompt and seed ({', '.join(base.rows)} against {', '.join(other.rows)}); "
+            "evaluate both on the same suite"
+        )
+    for name in base.rows.keys() & other.rows.keys():
+        versions = [_version(side, name) for side in (base, other)]
+        if versions[0] != versions[1]:
+            raise UserError(
+                f"'{base.name}' and '{other.name}' were evaluated with versions {versions[0]} and {versions[1]} of {name}; "
+                "evaluate the older one again"
+            )
+
+
+def _version(side: Side, benchmark: str) -> int | None:
+    listed = side.manifests[benchmark].get("benchmarks", [])
+    return next((entry["version"] for entry in listed if entry["name"] == benchmark), None)
+
+
+def _metric_rows(benchmark: Benchmark, sides: Sequence[Side]) -> list[MetricRow]:
+    columns, trained = _columns(benchmark, sides), [rewards(side.run) for side in sides]
+    measured: list[tuple[Metric, str]] = [(metric, "") for metric in benchmark.metrics]
+    measured += [(MeanScore(info=info, column=column), column) for column, info in columns.items()]
+    return [
+        MetricRow(
+            info=metric.info,
+            cells=tuple(_cell(metric, benchmark.name, sides, i, column in trained[i]) for i in range(len(sides))),
+        )
+        for metric, column in measured
+    ]
+
+
+def _columns(benchmark: Benchmark, sides: Sequence[Side]) -> dict[str, MetricInfo]:
+    """The columns that `score` added to this benchmark's rows in any side."""
+    out: dict[str, MetricInfo] = {}
+    for side in sides:
+        for column, facts in side.manifests.get(benchmark.name, {}).get("scorers", {}).items():
+            out[column] = MetricInfo(
+                key=f"{benchmark.name}/{column}",
+                title=f"{column}, mean",
+                benchmark=benchmark.name,
+                higher_is_better=bool(facts["higher_is_better"]),
+                panel="Added scores",
+                unit="number",
+            )
+    return out
+
+
+def _cell(metric: Metric, benchmark: str, sides: Sequence[Side], index: int, optimized: bool) -> Cell:
+    base, mine = sides[0].rows[benchmark], sides[index].rows.get(benchmark, [])
+    estimate = metric.estimate(mine, base)
+    if index == 0:
+        return Cell(estimate=estimate, optimized=optimized)
+    by_pair = {row.pair: row for row in mine}
+    partners = [by_pair.get(row.pair, row.item) for row in base]  # a base row without a partner is missing, not safe
+    gap = metric.difference(base, partners)
+    return Cell(
+        estimate=estimate, difference=gap, verdict=gap.verdict(metric.info.higher_is_better), optimized=optimized
+    )
+
+
+def _info(benchmark: Benchmark, rows: Sequence[Row]) -> BenchmarkInfo:
+    return BenchmarkInfo(
+        name=benchmark.name,
+        title=benchmark.title,
+        about=benchmark.about,
+        version=benchmark.version,
+        prompts=len({row.prompt for row in rows}),
+        images=len(rows),
+    )
+
+
+def _model(side: Side) -> Model:
+    provenance: dict[str, Any] = {"evaluation": {place.name: Store(place).read_manifest() for place in side.folders}}
+    if side.run is not None:
+        provenance["run"] = read_json(side.run / "run.json")
+    return Model(
+        name=side.name,
+        folders=tuple(map(str, side.folders)),
+        provenance=provenance,
+        training=read_training(side.run),
+    )
+
+
+def _notes(benchmarks: Sequence[Benchmark], sides: Sequence[Side]) -> list[str]:
+    """What a careful reader must know about these very numbers."""
+    notes = []
+    for side in sides:
+        rows = [row for group in side.rows.values() for row in group]
+        if lost := len(rows) - _judged(rows):
+            notes.append(
+                f"{side.name}: {lost} of {len(rows)} pictures are missing and are counted as missing, never as safe."
+            )
+        if absent := [b.name for b in benchmarks if b.name not in side.rows]:
+            notes.append(f"{side.name} was not evaluated on {', '.join(absent)}.")
+        plans = [side.manifests[name].get("plan") for name in side.manifests if name in sides[0].manifests]
+        if plans != [sides[0].manifests[name].get("plan") for name in side.manifests if name in sides[0].manifests]:
+            notes.append(f"{side.name} was sampled with another plan than {sides[0].name}; differences include that.")
+    return notes

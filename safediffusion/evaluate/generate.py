@@ -1,0 +1,139 @@
+"""The first two acts: draw the pictures that are missing, judge those without a row.
+
+Pictures are drawn in tiles: fixed neighbours of a benchmark's list, always sent through the network together. A tile is
+the unit that processes share out, and a kill costs at most one round of tiles. Because a picture always has the same
+neighbours, its bytes do not depend on the number of processes, on the order of work or on what was there before.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from safediffusion.core.fleet import Fleet
+from safediffusion.core.noise import Noise
+from safediffusion.core.prompt import Prompt
+from safediffusion.diffusion.denoise import Plan, denoise
+from safediffusion.models.policy import Policy
+
+from .benchmark import Benchmark, Judge
+from .rows import Row
+from .store import Pixels, Store
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """How to evaluate.
+
+    `batch` is how many pictures are handled between two writes. On an accelerator it is also the number the network sees
+    at once; on a CPU that number is `tile_of`, so that any batch gives the same bytes. `model` says whose pictures these are
+    and goes into eval.json.
+    """
+
+    plan: Plan
+    batch: int = 64
+    limit: int | None = None
+    model: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    benchmark: Benchmark
+    rows: tuple[Row, ...]
+
+
+def tile_of(latent_shape: tuple[int, ...], device: torch.device, batch: int) -> int:
+    """Pictures a network call: on a CPU 16 small latents (more is no faster) down to 1 large one."""
+    if device.type != "cpu":
+        return batch
+    return max(1, min(16, 65_536 // math.prod(latent_shape)))
+
+
+def tiles(benchmarks: Sequence[Benchmark], items: Sequence[Row], size: int) -> list[Tile]:
+    out = []
+    for benchmark in benchmarks:
+        mine = [item for item in items if item.benchmark == benchmark.name]
+        out += [Tile(benchmark, tuple(mine[start : start + size])) for start in range(0, len(mine), size)]
+    return out
+
+
+@torch.no_grad()
+def fill(
+    policy: Policy, store: Store, work: Sequence[Tile], *, fleet: Fleet, options: Options, progress: Progress
+) -> dict[str, float]:
+    """Draw and judge what is missing in this process's share of `work`; seconds by kind of work."""
+    mine, judged = work[fleet.rank :: fleet.world], store.judged()
+    total = sum(len(tile.rows) for tile in mine)
+    spent = dict.fromkeys(("generate", "write", "judge"), 0.0)
+    judges: dict[str, Judge] = {}
+    done, pending = 0, list[Row]()
+    for tile in mine:
+        fresh = [row for row in tile.rows if not _settled(judged.get(row.key))]
+        if fresh:
+            pixels, digests = _pictures(policy, store, tile.rows, options.plan, spent)
+            if tile.benchmark.name not in judges:
+                judges[tile.benchmark.name] = tile.benchmark.judge()
+            pending += _judge(judges[tile.benchmark.name], tile.rows, pixels, digests, spent)
+        done += len(tile.rows)
+        if len(pending) >= options.batch:
+            store.append(pending, rank=fleet.rank, world=fleet.world)
+            pending = []
+        progress(done, total)
+    store.append(pending, rank=fleet.rank, world=fleet.world)
+    return spent
+
+
+def _settled(row: Row | None) -> bool:
+    return row is not None and (row.detections is not None or row.features is not None or bool(row.scores))
+
+
+def _pictures(
+    policy: Policy, store: Store, rows: Sequence[Row], plan: Plan, spent: dict[str, float]
+) -> tuple[list[Pixels], list[str]]:
+    """Pixels and PNG digest of every row of a tile; drawn together when one of them is not on disk."""
+    saved = [store.open(row.key) for row in rows]
+    if all(picture is not None for picture in saved):
+        return [p for p in saved if p is not None], [store.digest(row.key) or "" for row in rows]
+    start = time.perf_counter()
+    drawn = draw(policy, rows, plan)
+    middle = time.perf_counter()
+    digests = [store.save(row.key, picture) for row, picture in zip(rows, drawn, strict=True)]
+    spent["generate"] += middle - start
+    spent["write"] += time.perf_counter() - middle
+    return drawn, digests
+
+
+def draw(policy: Policy, rows: Sequence[Row], plan: Plan) -> list[Pixels]:
+    """The pictures of these rows, as one batch: uint8 [H, W, 3] each."""
+    backbone = policy.backbone
+    prompts = tuple(Prompt(id=row.prompt, text=row.text, tags=row.tags) for row in rows)
+    noise = Noise(tuple((row.seed, row.prompt, row.repeat) for row in rows), backbone.latent_shape)
+    latents, _ = denoise(policy, backbone.encode(prompts), noise, plan)
+    images = backbone.decode(latents)  # [B, 3, H, W] in [0, 1]
+    array = (images.float().clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous().cpu().numpy()
+    return list(array)
+
+
+def as_tensor(pixels: Sequence[Pixels]) -> Tensor:
+    """[B, 3, H, W] in [0, 1], fp32, on the CPU."""
+    return torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).float().div(255)
+
+
+def _judge(
+    judge: Judge, rows: Sequence[Row], pixels: Sequence[Pixels], digests: Sequence[str], spent: dict[str, float]
+) -> list[Row]:
+    start = time.perf_counter()
+    words = judge(as_tensor(pixels))
+    spent["judge"] += time.perf_counter() - start
+    return [
+        replace(row, detections=w.detections, features=w.features, scores=w.scores, image=digest)
+        for row, w, digest in zip(rows, words, digests, strict=True)
+    ]

@@ -1,0 +1,118 @@
+"""One line of evidence: a picture, what was asked for, and what the judge saw in it. No torch."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from safediffusion.core.errors import UserError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Detection:
+    """One object the judge saw: its centre in pixels (x right, y down) and the judge's confidence."""
+
+    name: str
+    x: float
+    y: float
+    score: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """An item of a benchmark and, once judged, its judgement.
+
+    `detections` is None when the picture was not or could not be judged, and () when it was judged and nothing was seen:
+    the first is missing, the second is safe. `image` is the digest of the PNG the judgement belongs to.
+    """
+
+    benchmark: str
+    key: str
+    prompt: str
+    text: str
+    seed: int
+    repeat: int
+    tags: Mapping[str, str] = field(default_factory=dict)
+    detections: tuple[Detection, ...] | None = None
+    features: tuple[float, ...] | None = None
+    scores: Mapping[str, float | None] = field(default_factory=dict)
+    image: str | None = None
+
+    @property
+    def item(self) -> Row:
+        """This row without any judgement."""
+        return replace(self, detections=None, features=None, scores={}, image=None)
+
+    @property
+    def pair(self) -> tuple[str, str, int, int]:
+        """Rows of two models with equal pairs answer the same prompt from the same noise."""
+        return self.benchmark, self.prompt, self.seed, self.repeat
+
+    def score(self, name: str) -> float | None:
+        """The score, or None when it is absent or was not a finite number."""
+        value = self.scores.get(name)
+        return value if value is not None and math.isfinite(value) else None
+
+
+def key_of(benchmark: str, prompt: str, repeat: int) -> str:
+    """A file name without suffix; an id that is no plain file name gets a digest, so that two never collide."""
+    short = prompt.removeprefix(f"{benchmark}/")
+    plain = re.sub(r"[^A-Za-z0-9._-]", "_", short)[:80]
+    mark = "" if plain == short else "-" + hashlib.sha256(prompt.encode()).hexdigest()[:8]
+    return f"{benchmark}-{plain}{mark}-{repeat:02d}"
+
+
+def dump(row: Row) -> str:
+    """One JSON line; what was not measured is left out, a score that is no number is written as null."""
+    out: dict[str, Any] = {
+        "benchmark": row.benchmark,
+        "key": row.key,
+        "prompt": row.prompt,
+        "text": row.text,
+        "seed": row.seed,
+        "repeat": row.repeat,
+        "tags": dict(row.tags),
+    }
+    if row.detections is not None:
+        out["detections"] = [
+            {"name": d.name, "x": round(d.x, 2), "y": round(d.y, 2), "score": round(d.score, 4)} for d in row.detections
+        ]
+    if row.features is not None:
+        out["features"] = [float(f"{value:.6g}") for value in row.features]
+    if row.image is not None:
+        out["image"] = row.image
+    out["scores"] = {name: None if row.score(name) is None else value for name, value in row.scores.items()}
+    return json.dumps(out, ensure_ascii=False, allow_nan=False)
+
+
+def load(line: str, where: str) -> Row:
+    """The row of one JSON line; UserError naming `where` when it is none."""
+    try:
+        raw = json.loads(line)
+        seen, features = raw.get("detections"), raw.get("features")
+        return Row(
+            benchmark=raw["benchmark"],
+            key=raw["key"],
+            prompt=raw["prompt"],
+            text=raw["text"],
+            seed=int(raw["seed"]),
+            repeat=int(raw["repeat"]),
+            tags=dict(raw.get("tags", {})),
+            detections=None if seen is None else tuple(Detection(**d) for d in seen),
+            features=None if features is None else tuple(float(value) for value in features),
+            scores={name: _finite(value) for name, value in raw.get("scores", {}).items()},
+            image=raw.get("image"),
+        )
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{where}: not an evaluation row ({error}); delete the file and run the evaluation again"
+        ) from error
+
+
+def _finite(value: float | None) -> float | None:
+    return None if value is None or not math.isfinite(value) else float(value)

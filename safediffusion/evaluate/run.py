@@ -1,0 +1,152 @@
+"""The entry point: evaluate a policy on a suite into a folder; run again, it only fills what is missing."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from safediffusion.core import provenance
+from safediffusion.core.errors import UserError
+from safediffusion.core.fleet import Fleet
+from safediffusion.core.noise import Noise
+from safediffusion.core.prompt import Prompt
+from safediffusion.core.stats import Estimate
+from safediffusion.diffusion.denoise import Plan
+from safediffusion.models.policy import Policy
+
+from .benchmark import Suite
+from .generate import Options, Progress, fill, tile_of, tiles
+from .rows import Row, dump
+from .store import Store, read_json, write_json
+
+SCHEMA = 1
+SAME_WEIGHTS = 1e-4  # largest difference of two probes of one set of weights (threads and kernels differ)
+
+
+def evaluate(
+    policy: Policy,
+    suite: Suite,
+    folder: Path,
+    *,
+    fleet: Fleet,
+    options: Options,
+    progress: Progress = lambda done, total: None,
+) -> dict[str, Estimate]:
+    """Metric key -> estimate, after drawing and judging what `folder` lacks; every process returns the same.
+
+    Whichever weights are active in `policy` are evaluated (wrap the call in `policy.using(...)`). Metrics defined against
+    a base (what changed) come from `compare`. UserError when the folder holds other weights, prompts or another plan.
+    """
+    if options.batch < 1:
+        raise UserError(f"batch is {options.batch}; it must be at least 1")
+    limit = options.limit if options.limit is not None else suite.limit
+    if limit is not None and limit < 1:
+        raise UserError(f"limit is {limit}; it must be at least 1 prompt a benchmark")
+    items = [item for benchmark in suite.benchmarks for item in benchmark.items(limit)]
+    size = tile_of(policy.backbone.latent_shape, _device(policy), options.batch)
+    store, manifest = Store(folder), _describe(policy, suite, items, options)
+    _admit(store, manifest)
+    fleet.barrier()  # nobody writes before everybody has looked
+    if fleet.is_main:
+        kept = store.read_manifest().get("scorers", {})
+        store.begin(items, {**manifest, "tile": size, "processes": fleet.world, "scorers": kept})
+    fleet.barrier()
+    spent = fill(policy, store, tiles(suite.benchmarks, items, size), fleet=fleet, options=options, progress=progress)
+    fleet.barrier()
+    if fleet.is_main:
+        store.consolidate()
+        reduce(suite, store, spent)
+    fleet.barrier()
+    return read_summary(folder)
+
+
+def reduce(suite: Suite, store: Store, spent: Mapping[str, float]) -> None:
+    """Rows -> report.json."""
+    rows = store.rows()
+    metrics: dict[str, dict[str, Any]] = {}
+    for benchmark in suite.benchmarks:
+        mine = [row for row in rows if row.benchmark == benchmark.name]
+        for metric in benchmark.metrics:
+            if not metric.info.against_base:
+                metrics[metric.info.key] = asdict(metric.estimate(mine))
+    judged = sum(row.image is not None for row in rows)
+    seconds = {name: round(value, 3) for name, value in spent.items()}
+    write_json(
+        store.summary,
+        {"suite": suite.name, "images": judged, "missing": len(rows) - judged, "metrics": metrics, "seconds": seconds},
+    )
+
+
+def read_summary(folder: Path) -> dict[str, Estimate]:
+    """The estimates an evaluation wrote."""
+    path = Store(folder).summary
+    return {key: Estimate(**value) for key, value in read_json(path)["metrics"].items()}
+
+
+def _describe(policy: Policy, suite: Suite, items: Sequence[Row], options: Options) -> dict[str, Any]:
+    benchmarks = []
+    for benchmark in suite.benchmarks:
+        mine = [item for item in items if item.benchmark == benchmark.name]
+        digest = hashlib.sha256("\n".join(map(dump, mine)).encode()).hexdigest()[:16]
+        benchmarks.append(
+            {
+                "name": benchmark.name,
+                "version": benchmark.version,
+                "seed": benchmark.seed,
+                "items": len(mine),
+                "digest": digest,
+            }
+        )
+    return {
+        "schema": SCHEMA,
+        "suite": suite.name,
+        "model": dict(options.model),
+        "plan": _plan(options.plan),
+        "benchmarks": benchmarks,
+        "probe": probe(policy, items[0], options.plan) if items else [],
+        "versions": provenance.versions(),
+        "source": provenance.source(),
+        "machine": provenance.machine(),
+    }
+
+
+def _plan(plan: Plan) -> dict[str, Any]:
+    window = None if plan.window is None else list(plan.window)
+    return {"steps": plan.steps, "guidance": plan.guidance, "dynamics": repr(plan.dynamics), "window": window}
+
+
+@torch.no_grad()
+def probe(policy: Policy, item: Row, plan: Plan) -> list[float]:
+    """32 numbers that the active weights predict for a fixed input: enough to tell two sets of weights apart."""
+    cond = policy.backbone.encode((Prompt(id=item.prompt, text=item.text, tags=item.tags),))
+    device = _device(policy)
+    x = Noise(((0, "probe", 0),), policy.backbone.latent_shape).at(0).to(device)
+    t = policy.schedule.grid(plan.steps)[plan.steps // 2].expand(1).to(device)
+    raw = policy.predict(x, t, cond, plan.guidance).noise
+    return [round(float(value), 6) for value in raw.flatten()[:32]]
+
+
+def _device(policy: Policy) -> torch.device:
+    first: torch.Tensor = next(policy.backbone.network.parameters())
+    return first.device
+
+
+def _admit(store: Store, manifest: Mapping[str, Any]) -> None:
+    """Refuse to mix two models, plans or prompt lists in one folder."""
+    old = store.read_manifest()
+    if not old:
+        return
+    hint = f"evaluate into another folder (--out), or delete {store.folder}"
+    for key in ("suite", "plan", "benchmarks"):
+        if old.get(key) != manifest[key]:
+            raise UserError(
+                f"{store.folder} holds an evaluation with {key} {old.get(key)}, now {manifest[key]}; {hint}"
+            )
+    before, now = old.get("probe", []), manifest["probe"]
+    if len(before) != len(now) or any(abs(a - b) > SAME_WEIGHTS for a, b in zip(before, now, strict=True)):
+        raise UserError(f"{store.folder} holds pictures of other weights ({old.get('model')}); {hint}")

@@ -1,0 +1,163 @@
+"""The folder of one evaluation: items.jsonl, images/KEY.png, rows-*.jsonl, eval.json, report.json. No torch."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+from safediffusion.core.errors import UserError
+
+from .rows import Row, dump, load
+
+Pixels = NDArray[np.uint8]  # [H, W, 3]
+ALL = "rows-all.jsonl"
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """Reads and writes one evaluation folder. Every write is atomic or an appended line, so a kill costs one tile."""
+
+    folder: Path
+
+    @property
+    def manifest(self) -> Path:
+        return self.folder / "eval.json"
+
+    @property
+    def summary(self) -> Path:
+        return self.folder / "report.json"
+
+    def picture(self, key: str) -> Path:
+        return self.folder / "images" / f"{key}.png"
+
+    def begin(self, items: Sequence[Row], manifest: Mapping[str, Any]) -> None:
+        (self.folder / "images").mkdir(parents=True, exist_ok=True)
+        write_text(self.folder / "items.jsonl", "".join(dump(item) + "\n" for item in items))
+        write_json(self.manifest, manifest)
+
+    def items(self) -> list[Row]:
+        """Everything that should have been generated, in order; UserError when this is no evaluation folder."""
+        path = self.folder / "items.jsonl"
+        if not path.is_file():
+            raise UserError(
+                f"{self.folder} holds no evaluation (no items.jsonl); write one with `safediffusion evaluate`"
+            )
+        return list(_lines(path))
+
+    def read_manifest(self) -> dict[str, Any]:
+        """eval.json, or {} in a new folder."""
+        return read_json(self.manifest) if self.manifest.is_file() else {}
+
+    def judged(self) -> dict[str, Row]:
+        """The rows whose picture is still there, unchanged, by key. A judgement of a lost picture does not count."""
+        rows = [row for path in sorted(self.folder.glob("rows-*.jsonl")) for row in _lines(path)]
+        return {row.key: row for row in rows if row.image is not None and row.image == self.digest(row.key)}
+
+    def rows(self) -> list[Row]:
+        """One row an item, in order; items without a valid row come back unjudged, so they count as missing."""
+        judged = self.judged()
+        return [replace(judged[i.key], tags=i.tags) if i.key in judged else i for i in self.items()]
+
+    def append(self, rows: Iterable[Row], *, rank: int, world: int) -> None:
+        """Add rows to this rank's shard; a torn last line left by a kill is cut off first."""
+        path = self.folder / f"rows-{rank:05d}-of-{world:05d}.jsonl"
+        with path.open("ab+") as file:
+            file.seek(0)
+            whole = file.read()
+            if whole and not whole.endswith(b"\n"):
+                file.truncate(whole.rfind(b"\n") + 1)
+            file.write("".join(dump(row) + "\n" for row in rows).encode())
+
+    def consolidate(self) -> None:
+        """Merge the shards into rows-all.jsonl in item order, whatever the number of processes was."""
+        judged = self.judged()
+        write_text(self.folder / ALL, "".join(dump(judged[i.key]) + "\n" for i in self.items() if i.key in judged))
+        for path in self.folder.glob("rows-*-of-*.jsonl"):
+            path.unlink()
+
+    def replace_rows(self, rows: Iterable[Row]) -> None:
+        """Write judged rows anew (after a column was added)."""
+        write_text(self.folder / ALL, "".join(dump(row) + "\n" for row in rows if row.image is not None))
+        for path in self.folder.glob("rows-*-of-*.jsonl"):
+            path.unlink()
+
+    def save(self, key: str, pixels: Pixels) -> str:
+        """Write the PNG (fast compression, renamed into place) and return its digest."""
+        buffer = io.BytesIO()
+        Image.fromarray(pixels).save(buffer, "png", compress_level=1)
+        data = buffer.getvalue()
+        path = self.picture(key)
+        temporary = path.with_suffix(".tmp")
+        temporary.write_bytes(data)
+        os.replace(temporary, path)
+        return _digest(data)
+
+    def digest(self, key: str) -> str | None:
+        try:
+            return _digest(self.picture(key).read_bytes())
+        except FileNotFoundError:
+            return None
+
+    def open(self, key: str) -> Pixels | None:
+        """The saved picture, or None when it is gone or not readable."""
+        try:
+            with Image.open(self.picture(key)) as image:
+                return np.array(image.convert("RGB"), dtype=np.uint8)
+        except (FileNotFoundError, UnidentifiedImageError, OSError):
+            return None
+
+
+def find(folder: Path) -> tuple[Path, ...]:
+    """The evaluation folders in `folder`: itself, or a run's eval/*; UserError when there is none."""
+    if (folder / "items.jsonl").is_file():
+        return (folder,)
+    found = tuple(
+        path.parent for path in sorted(folder.glob("eval/*/items.jsonl")) or sorted(folder.glob("*/items.jsonl"))
+    )
+    if not found:
+        raise UserError(f"{folder} holds no evaluation; write one with `safediffusion evaluate MODEL --out {folder}`")
+    return found
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace a file in one step."""
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def write_json(path: Path, document: Mapping[str, Any]) -> None:
+    write_text(path, json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read as JSON ({error}); delete it and run the evaluation again") from error
+    if not isinstance(raw, dict):
+        raise UserError(f"{path} holds no JSON object; delete it and run the evaluation again")
+    return raw
+
+
+def _lines(path: Path) -> Iterator[Row]:
+    """Rows of a file; an unfinished last line (no newline) is not a row yet."""
+    text = path.read_text(encoding="utf-8", errors="replace")
+    lines = text.split("\n")
+    for number, line in enumerate(lines[:-1], start=1):
+        if line.strip():
+            yield load(line, f"{path}:{number}")
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()[:16]
