@@ -1,4 +1,4 @@
-"""Names to objects: a table of the package's own, merged with entry points; nothing is imported before it is asked for."""
+"""Names to objects: the package's own table merged with entry points; nothing is imported before it is asked for."""
 
 from __future__ import annotations
 

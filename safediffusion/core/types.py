@@ -15,7 +15,7 @@ S = TypeVar("S", bound="Sliceable")
 
 
 class Sliceable:
-    """A dataclass of tensors, tuples and nested Sliceables that share axis 0; fields marked SHARED belong to all items."""
+    """A dataclass of tensors, tuples and nested Sliceables that share axis 0; a field marked SHARED belongs to all."""
 
     __slots__ = ()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import torch
@@ -40,7 +40,7 @@ class Plan:
 
     steps: int = 16
     guidance: float = 1.0  # w of eps_uncond + w (eps_cond - eps_uncond); 1 is no guidance and half the work
-    dynamics: Dynamics = Ddim(1.0)
+    dynamics: Dynamics = field(default_factory=Ddim)
     window: tuple[int, int] | None = None  # steps [first, last) are stochastic and recorded, the others deterministic
     keep_unconditional_grad: bool = False  # let the gradient through the unconditional branch too
 

@@ -132,7 +132,7 @@ class DiscreteSchedule:
         if self.spacing == "linspace":
             times = np.linspace(0, total - 1, steps).round()[::-1]
         elif self.spacing == "leading":
-            times = (np.arange(steps) * (total // steps))[::-1] + self.steps_offset
+            times = np.arange(steps, dtype=np.float64)[::-1] * (total // steps) + self.steps_offset
         else:
             times = np.round(total - np.arange(steps) * (total / steps)) - 1
         if times[0] >= total:

@@ -1,0 +1,234 @@
+"""Where a policy's sets of weights live: LoRA adapters, full copies, or nothing to train at all."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from peft import LoraConfig, inject_adapter_in_model
+from peft.tuners.lora import LoraLayer
+from torch import Tensor, nn
+
+from safediffusion.core.errors import UserError
+from safediffusion.core.noise import stream
+from safediffusion.core.registry import suggest
+
+from .policy import Weights
+
+GROUPS = {
+    "attention": ("to_q", "to_k", "to_v", "to_out.0"),
+    "conv": ("conv1", "conv2", "time_emb_proj"),
+    "ff": ("ff.net.0.proj", "ff.net.2"),
+    "proj": ("proj_in", "proj_out"),
+}
+ADAPTER = "default"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoraSpec:
+    """What adapters to train. `targets` are group names (attention, conv, ff, proj) or the ends of module names."""
+
+    rank: int = 16
+    alpha: float = 16.0  # the adapter's output is scaled by alpha / rank
+    targets: tuple[str, ...] = ("attention",)
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.rank < 1 or self.alpha <= 0 or not self.targets:
+            raise UserError(
+                f"LoRA rank {self.rank}, alpha {self.alpha}, targets {list(self.targets)}: "
+                "rank and alpha must be above 0 and at least one target named"
+            )
+
+    @property
+    def modules(self) -> tuple[str, ...]:
+        """The ends of module names, groups spelled out."""
+        return tuple(dict.fromkeys(end for target in self.targets for end in GROUPS.get(target, (target,))))
+
+
+class LoraBank:
+    """Adapters in a frozen network. REFERENCE is the adapters off: the base exactly, at no cost in memory.
+
+    BEHAVIOR and EMA are copies of the adapter tensors, swapped in while active. `frozen_dtype` is the type the base's
+    weights are stored in (float32 if None); adapters are float32. Build it once the network is on its device.
+    """
+
+    def __init__(self, network: nn.Module, spec: LoraSpec, *, frozen_dtype: torch.dtype | None = None) -> None:
+        self.network, self.spec = network, spec
+        _check_targets(network, spec)
+        _store(network.requires_grad_(False), frozen_dtype or torch.float32)
+        config = LoraConfig(r=spec.rank, lora_alpha=spec.alpha, target_modules=list(spec.modules))
+        with torch.random.fork_rng(
+            devices=[]
+        ):  # peft draws initial values from the global generator; ours replace them
+            inject_adapter_in_model(config, network, ADAPTER)
+        self._layers = [module for module in network.modules() if isinstance(module, LoraLayer)]
+        for layer in self._layers:
+            layer.cast_input_dtype_enabled = False  # autocast does it, once
+        named = {name: p for name, p in network.named_parameters() if p.requires_grad}
+        self._parameters = {name.replace(f".{ADAPTER}.", "."): p for name, p in named.items()}
+        self._initialize()
+        self._tensors: dict[Weights, list[Tensor]] = {Weights.REFERENCE: []}
+        self._active = Weights.LIVE
+
+    def _initialize(self) -> None:
+        """Kaiming-uniform A, zero B: every adapter starts as exactly nothing. Keyed by (seed, name)."""
+        for name, parameter in self._parameters.items():
+            parameter.data = parameter.data.float()
+            if ".lora_B." in name:
+                parameter.data.zero_()
+                continue
+            bound = 1 / math.sqrt(parameter[0].numel())
+            values = stream(self.spec.seed, name).uniform(-bound, bound, tuple(parameter.shape))
+            parameter.data.copy_(torch.from_numpy(values))
+
+    @property
+    def allocated(self) -> frozenset[Weights]:
+        return frozenset({Weights.LIVE, *self._tensors})
+
+    def allocate(self, which: Weights) -> None:
+        if which not in self.allocated:
+            self._tensors[which] = [p.clone() for p in self._current(Weights.LIVE)]
+
+    def activate(self, which: Weights) -> nn.Module:
+        if which is self._active:
+            return self.network
+        if self._active is Weights.LIVE:
+            self._tensors[Weights.LIVE] = [p.data for p in self._parameters.values()]
+        if which is not Weights.REFERENCE:
+            for parameter, data in zip(self._parameters.values(), self._tensors[which], strict=True):
+                parameter.data = data
+        if Weights.REFERENCE in (which, self._active):
+            for layer in self._layers:
+                layer.enable_adapters(which is not Weights.REFERENCE)
+        self._active = which
+        return self.network
+
+    def _current(self, which: Weights) -> list[Tensor]:
+        """The tensors that hold `which` now."""
+        assert which is not Weights.REFERENCE, "the reference of a LoRA bank is the base itself; it has no tensors"
+        if which is Weights.LIVE and self._active is Weights.LIVE:
+            return [p.data for p in self._parameters.values()]
+        return self._tensors[which]
+
+    def refresh(self, which: Weights, decay: float) -> None:
+        torch._foreach_lerp_(self._current(which), self._current(Weights.LIVE), 1 - decay)
+
+    def parameters(self) -> list[nn.Parameter]:
+        return list(self._parameters.values())
+
+    def describe(self) -> dict[str, str]:
+        spec = self.spec
+        return {"kind": "lora", "rank": str(spec.rank), "alpha": repr(spec.alpha), "targets": ",".join(spec.targets)}
+
+    def state(self, which: Weights) -> dict[str, Tensor]:
+        return _copies(self._parameters, self._current(which))
+
+    def load_state(self, state: dict[str, Tensor], which: Weights) -> None:
+        _load(dict(zip(self._parameters, self._current(which), strict=True)), state)
+
+
+class FullBank:
+    """Every weight of the network is trained, in float32; each further set is a whole copy."""
+
+    def __init__(self, network: nn.Module) -> None:
+        _store(network, torch.float32)
+        self._sets: dict[Weights, nn.Module] = {Weights.LIVE: network.requires_grad_(True)}
+
+    @property
+    def allocated(self) -> frozenset[Weights]:
+        return frozenset(self._sets)
+
+    def allocate(self, which: Weights) -> None:
+        if which not in self._sets:
+            self._sets[which] = copy.deepcopy(self._sets[Weights.LIVE]).requires_grad_(False)
+
+    def activate(self, which: Weights) -> nn.Module:
+        return self._sets[which]
+
+    def refresh(self, which: Weights, decay: float) -> None:
+        torch._foreach_lerp_(self._current(which), self._current(Weights.LIVE), 1 - decay)
+
+    def _current(self, which: Weights) -> list[Tensor]:
+        return [p.data for p in self._sets[which].parameters()]
+
+    def parameters(self) -> list[nn.Parameter]:
+        return list(self._sets[Weights.LIVE].parameters())
+
+    def describe(self) -> dict[str, str]:
+        return {"kind": "full"}
+
+    def state(self, which: Weights) -> dict[str, Tensor]:
+        return _copies([name for name, _ in self._sets[which].named_parameters()], self._current(which))
+
+    def load_state(self, state: dict[str, Tensor], which: Weights) -> None:
+        _load({name: p.data for name, p in self._sets[which].named_parameters()}, state)
+
+
+class FrozenBank:
+    """A model that is only sampled from: LIVE, REFERENCE and EMA are the network itself."""
+
+    def __init__(self, network: nn.Module, *, frozen_dtype: torch.dtype | None = None) -> None:
+        self.network = network.requires_grad_(False)
+        _store(network, frozen_dtype or torch.float32)
+
+    @property
+    def allocated(self) -> frozenset[Weights]:
+        return frozenset({Weights.LIVE, Weights.REFERENCE, Weights.EMA})
+
+    def allocate(self, which: Weights) -> None:
+        assert which in self.allocated, f"a frozen policy has no {which} weights"
+
+    def activate(self, which: Weights) -> nn.Module:
+        return self.network
+
+    def refresh(self, which: Weights, decay: float) -> None:
+        raise AssertionError("a frozen policy is not trained, so nothing lags behind it")
+
+    def parameters(self) -> list[nn.Parameter]:
+        return []
+
+    def describe(self) -> dict[str, str]:
+        return {"kind": "frozen"}
+
+    def state(self, which: Weights) -> dict[str, Tensor]:
+        return {}
+
+    def load_state(self, state: dict[str, Tensor], which: Weights) -> None:
+        _load({}, state)
+
+
+def _store(network: nn.Module, dtype: torch.dtype) -> None:
+    for parameter in network.parameters():
+        parameter.data = parameter.data.to(dtype)
+
+
+def _check_targets(network: nn.Module, spec: LoraSpec) -> None:
+    names = [name for name, module in network.named_modules() if isinstance(module, nn.Linear | nn.Conv2d)]
+    for target in spec.targets:
+        ends = GROUPS.get(target, (target,))
+        if not any(f".{name}".endswith(f".{end}") for name in names for end in ends):
+            last = {name.rpartition(".")[2] for name in names} | GROUPS.keys()
+            raise UserError(f"LoRA target '{target}' matches no layer of this model; {suggest(target, last)}")
+
+
+def _copies(names: Mapping[str, object] | Sequence[str], tensors: Sequence[Tensor]) -> dict[str, Tensor]:
+    return {name: t.detach().to("cpu", copy=True).contiguous() for name, t in zip(names, tensors, strict=True)}
+
+
+@torch.no_grad()
+def _load(targets: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> None:
+    """Copy `state` into `targets` in place, after checking that they agree name by name."""
+    for name in sorted(targets.keys() ^ state.keys()):
+        problem = "is missing from" if name in targets else "is not a trained tensor of this model but is in"
+        raise UserError(f"tensor '{name}' {problem} the saved weights; they were trained with other LoRA options")
+    for name, tensor in targets.items():
+        if tensor.shape != state[name].shape:
+            raise UserError(
+                f"saved tensor '{name}' has shape {list(state[name].shape)}, this model wants {list(tensor.shape)}; "
+                "they were trained with another rank or another base"
+            )
+        tensor.copy_(state[name])

@@ -1,0 +1,99 @@
+"""From the words of a user to a policy: MODEL = emoji | folder | hub id | checkpoint file, and + a LoRA or a run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from safediffusion.core.errors import UserError
+from safediffusion.core.registry import suggest
+from safediffusion.diffusion.denoise import Plan
+from safediffusion.diffusion.dynamics import Ddim
+
+from .banks import FrozenBank, FullBank, LoraBank, LoraSpec
+from .files import apply_weights, read_pipeline
+from .policy import Bank, Policy
+from .sd1 import Sd1Backbone
+
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+PLAN = Plan(steps=50, guidance=7.5, dynamics=Ddim(0.0))
+
+
+def load_policy(
+    model: str,
+    *,
+    weights: LoraSpec | Literal["full"] | None = None,
+    device: torch.device | str = "cpu",
+    precision: str = "fp32",
+) -> Policy:
+    """The policy of `model`; `weights` says what is trained in it, None for a model that is only sampled from.
+
+    What stands after + is merged into the base, so that the reference of further training is base plus LoRA.
+    """
+    if precision not in PRECISIONS:
+        raise UserError(f"unknown precision '{precision}'; {suggest(precision, PRECISIONS)}")
+    base, extras = split(model)
+    pipe = read_pipeline(resolve(base))
+    for extra in extras:
+        apply_weights(pipe, weights_file(extra))
+    dtype = PRECISIONS[precision]
+    backbone = Sd1Backbone(pipe, dtype=dtype, device=device)
+    bank: Bank
+    if weights is None:
+        bank = FrozenBank(backbone.network, frozen_dtype=dtype)
+    elif isinstance(weights, LoraSpec):
+        bank = LoraBank(backbone.network, weights, frozen_dtype=dtype)
+    else:
+        bank = FullBank(backbone.network)
+    return Policy(backbone, bank)
+
+
+def split(model: str) -> tuple[str, tuple[str, ...]]:
+    """The base and what is added to it. A path that exists is never split, whatever its name."""
+    if Path(model).exists() or "+" not in model:
+        return model, ()
+    base, *extras = model.split("+")
+    if not base or not all(extras):
+        raise UserError(f"'{model}' has an empty part; write BASE+LORA.safetensors or BASE+RUN_FOLDER")
+    return base, tuple(extras)
+
+
+def resolve(base: str) -> Path | str:
+    """The folder of `emoji`, or `base` itself."""
+    if base == "emoji":
+        from safediffusion.worlds.emoji.assets import pipeline_folder
+
+        return pipeline_folder()
+    return base
+
+
+def default_plan(model: str) -> Plan:
+    """How `model` is sampled when nothing else is said: sampling.json beside model_index.json, or 50 steps at 7.5."""
+    file = Path(resolve(split(model)[0])) / "sampling.json"
+    if not file.is_file():
+        return PLAN
+    try:
+        raw = json.loads(file.read_text())
+        return Plan(steps=int(raw["steps"]), guidance=float(raw["guidance"]), dynamics=Ddim(float(raw["eta"])))
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f'{file} is damaged ({error!r}); it holds {{"steps": 16, "guidance": 2.0, "eta": 0.0}}'
+        ) from error
+
+
+def weights_file(path: str) -> Path:
+    """The file of trained weights that `path` means: itself, or the newest checkpoint of a run folder (EMA first)."""
+    given = Path(path)
+    if given.is_file():
+        return given
+    if not given.is_dir():
+        raise UserError(f"there is no LoRA file and no run folder at {path}")
+    folders = sorted((given / "checkpoints").glob("step-*")) or [given]
+    for folder in reversed(folders):
+        for name in ("ema.safetensors", "live.safetensors"):
+            if (folder / "manifest.json").is_file() and (folder / name).is_file():
+                return folder / name
+    raise UserError(f"{path} holds no finished checkpoint (checkpoints/step-*/manifest.json); train the run first")

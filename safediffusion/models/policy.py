@@ -1,0 +1,189 @@
+"""The trained model: a backbone (one model family) and a bank (its sets of weights)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from enum import StrEnum
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from safediffusion.core.prompt import Prompt
+from safediffusion.core.types import Conditioning, join
+from safediffusion.diffusion.schedule import Prediction, Schedule
+
+
+class Weights(StrEnum):
+    """Four sets of weights; an objective declares which it needs, the others cost nothing."""
+
+    LIVE = "live"  # what the optimizer changes
+    BEHAVIOR = "behavior"  # what samples (lags LIVE in off-policy methods)
+    REFERENCE = "reference"  # the frozen start
+    EMA = "ema"  # what is evaluated and exported
+
+
+class Backbone(Protocol):
+    """One model family: the only place that knows text encoders, VAEs and network signatures."""
+
+    @property
+    def schedule(self) -> Schedule: ...
+
+    @property
+    def latent_shape(self) -> tuple[int, ...]: ...
+
+    @property
+    def network(self) -> nn.Module: ...
+
+    @property
+    def device(self) -> torch.device: ...
+
+    def encode(self, prompts: Sequence[Prompt]) -> Conditioning:
+        """[B] conditionings; every distinct text is encoded once."""
+        ...
+
+    def unconditional(self, count: int) -> Conditioning:
+        """[count] conditionings of the empty prompt."""
+        ...
+
+    def forward(self, network: nn.Module, x: Tensor, t: Tensor, cond: Conditioning) -> Tensor:
+        """The raw output [B, ...] float32 at x [B, ...], t [B]."""
+        ...
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """[B, 3, H, W] float32 in [0, 1], differentiable."""
+        ...
+
+    def to_latents(self, images: Tensor) -> Tensor:
+        """[B, ...] latents of images [B, 3, H, W] in [0, 1], without sampling."""
+        ...
+
+
+class Bank(Protocol):
+    """The sets of weights of one network. LIVE is always there; the others exist once allocated."""
+
+    @property
+    def allocated(self) -> frozenset[Weights]: ...
+
+    def allocate(self, which: Weights) -> None:
+        """Make `which` as a copy of LIVE; REFERENCE keeps the start. Does nothing if it is there."""
+        ...
+
+    def activate(self, which: Weights) -> nn.Module:
+        """The network that computes with `which` until the next call."""
+        ...
+
+    def refresh(self, which: Weights, decay: float) -> None: ...
+
+    def parameters(self) -> list[nn.Parameter]:
+        """The trained parameters, in a fixed order."""
+        ...
+
+    def describe(self) -> dict[str, str]:
+        """What kind of weights `state` returns: what a file of them must say to be readable alone."""
+        ...
+
+    def state(self, which: Weights) -> dict[str, Tensor]: ...
+
+    def load_state(self, state: dict[str, Tensor], which: Weights) -> None: ...
+
+
+class Policy:
+    """A text-to-image model that can be trained. LIVE weights are active unless within `using`."""
+
+    def __init__(self, backbone: Backbone, bank: Bank) -> None:
+        self.backbone, self.bank = backbone, bank
+        self._active = Weights.LIVE
+        self._network = bank.activate(Weights.LIVE)
+
+    @property
+    def schedule(self) -> Schedule:
+        return self.backbone.schedule
+
+    @property
+    def latent_shape(self) -> tuple[int, ...]:
+        return self.backbone.latent_shape
+
+    @property
+    def device(self) -> torch.device:
+        return self.backbone.device
+
+    def encode(self, prompts: Sequence[Prompt]) -> Conditioning:
+        """[B] conditionings on this policy's device."""
+        return self.backbone.encode(prompts)
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """[B, 3, H, W] float32 in [0, 1], differentiable."""
+        return self.backbone.decode(latents)
+
+    def predict(
+        self,
+        x: Tensor,
+        t: Tensor,
+        cond: Conditioning,
+        *,
+        guidance: float = 1.0,
+        keep_unconditional_grad: bool = False,
+        joint: bool = True,
+    ) -> Prediction:
+        """The prediction at x [B, ...] and t [B] under the active weights, with classifier-free guidance.
+
+        The unconditional branch is detached unless its gradient is kept. `joint` runs both branches in one forward
+        (fastest without gradients); apart, a detached unconditional branch builds no graph and costs no backward.
+        """
+        raw = self._raw(x, t, cond, joint=joint and guidance != 1.0)
+        if guidance != 1.0:
+            if joint:
+                raw, bare = raw.chunk(2)
+            else:
+                with torch.set_grad_enabled(torch.is_grad_enabled() and keep_unconditional_grad):
+                    bare = self._raw(x, t, self.backbone.unconditional(len(x)), joint=False)
+            bare = bare if keep_unconditional_grad else bare.detach()
+            raw = bare + guidance * (raw - bare)
+        return self.schedule.read(raw, x, t)
+
+    def _raw(self, x: Tensor, t: Tensor, cond: Conditioning, *, joint: bool) -> Tensor:
+        """[B, ...], or with `joint` [2 B, ...]: conditional, then unconditional."""
+        if joint:
+            cond = join([cond, self.backbone.unconditional(len(x))])
+            x, t = torch.cat([x, x]), torch.cat([t, t])
+        return self.backbone.forward(self._network, x, t, cond)
+
+    @property
+    def allocated(self) -> frozenset[Weights]:
+        return self.bank.allocated
+
+    def allocate(self, needs: frozenset[Weights]) -> None:
+        """Make the extra sets an objective asks for; call it before LIVE moves and before their state is loaded."""
+        for which in sorted(needs):
+            self.bank.allocate(which)
+
+    @contextmanager
+    def using(self, which: Weights) -> Iterator[None]:
+        """Compute with another set of weights within the block."""
+        assert which in self.allocated, f"weights '{which}' were not allocated; an objective must list them in `needs`"
+        before = self._active
+        self._active, self._network = which, self.bank.activate(which)
+        try:
+            yield
+        finally:
+            self._active, self._network = before, self.bank.activate(before)
+
+    @torch.no_grad()
+    def refresh(self, which: Weights, decay: float) -> None:
+        """which <- decay * which + (1 - decay) * LIVE."""
+        assert self._active is Weights.LIVE, "weights are refreshed from LIVE, which is not active here"
+        self.bank.refresh(which, decay)
+
+    def parameters(self) -> list[nn.Parameter]:
+        """The trained parameters, in a fixed order; empty for a frozen policy."""
+        return self.bank.parameters()
+
+    def state(self, which: Weights = Weights.LIVE) -> dict[str, Tensor]:
+        """Copies of the trained tensors by name, on the CPU."""
+        return self.bank.state(which)
+
+    def load_state(self, state: dict[str, Tensor], which: Weights = Weights.LIVE) -> None:
+        """Put back what `state` returned. UserError names tensors that are missing, unknown or of another shape."""
+        self.bank.load_state(state, which)
