@@ -23,10 +23,15 @@ from safediffusion.models.banks import FullBank, LoraBank, LoraSpec
 from safediffusion.models.policy import Bank, Policy
 from safediffusion.models.sd1 import Sd1Backbone
 
-WORDS = (
-    "a an the and of in on with no not safe unsafe cat dog apple tree heart red blue green two three picture photo image "
-    "knife gun bomb blood skull violent wholesome explicit content appropriate harmless prompt left right above below"
-).split()
+WORDS = tuple(
+    word
+    for line in (
+        "a an the and of in on with no not safe unsafe cat dog apple tree heart red blue green two three picture photo",
+        "image knife gun bomb blood skull violent wholesome explicit content appropriate harmless prompt left right",
+        "above below",
+    )
+    for word in line.split()
+)
 MAX_LENGTH = 16
 LATENT = 8  # side of the latents; pictures are twice that
 PROMPTS = tuple(
@@ -68,10 +73,10 @@ def tokenizer() -> CLIPTokenizer:
     return made
 
 
-def pipeline(seed: int = 0, *, prediction: str = "epsilon", size: int = LATENT) -> StableDiffusionPipeline:
+def pipeline(seed: int = 0, *, prediction: str = "v_prediction", size: int = LATENT) -> StableDiffusionPipeline:
     """A StableDiffusionPipeline with a 2-level UNet (16/32 channels), f=2 VAE and 1-layer text encoder.
 
-    The output layer of the UNet is scaled to about unit variance, so that predictions are of a sensible size.
+    v-prediction keeps the latents of a random network near unit size; with epsilon they grow tenfold.
     """
     words = tokenizer()
     with torch.random.fork_rng(devices=[]):
@@ -110,7 +115,7 @@ def pipeline(seed: int = 0, *, prediction: str = "epsilon", size: int = LATENT) 
     )
 
 
-def scheduler(prediction: str = "epsilon", *, spacing: str = "leading", zero_snr: bool = False) -> DDIMScheduler:
+def scheduler(prediction: str = "v_prediction", *, spacing: str = "leading", zero_snr: bool = False) -> DDIMScheduler:
     """The DDIM scheduler of SD1.5 (scaled-linear betas), without clipping."""
     return DDIMScheduler(
         beta_start=0.00085,
@@ -172,9 +177,9 @@ def clip_model(seed: int = 0, *, image_size: int = 16) -> CLIPModel:
     text = _text_config(len(tokenizer()))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return CLIPModel(
-            CLIPConfig(text_config=text.to_dict(), vision_config=vision.to_dict(), projection_dim=16)
-        ).eval()
+        made = CLIPModel(CLIPConfig(text_config=text.to_dict(), vision_config=vision.to_dict(), projection_dim=16))
+    made.train(False)
+    return made
 
 
 def clip_folder(folder: Path, seed: int = 0, *, image_size: int = 16) -> Path:
