@@ -34,7 +34,9 @@ class WeightedSum:
         """[B], the weighted sum; a name that no scorer produced is a UserError."""
         missing = [name for name in self.weights if name not in scores]
         if missing:
-            raise UserError(f"credit weighs the scores {missing}, but the scorers produce {sorted(scores)}; name one of those")
+            raise UserError(
+                f"credit weighs the scores {missing}, but the scorers produce {sorted(scores)}; name one of those"
+            )
         return torch.stack([weight * scores[name] for name, weight in self.weights.items()]).sum(0)
 
     def advantage(self, scores: Scores, group: Tensor) -> Tensor:

@@ -27,7 +27,7 @@ class PromptSource(Protocol):
 class Source:
     """One set of prompts and its share of the mixture (relative to the other shares).
 
-    With `balance="category"` the prompts of one epoch come in an order that keeps every value of that tag evenly spread.
+    With `balance="category"` the prompts of an epoch come in an order that spreads the values of that tag evenly.
     """
 
     name: str
@@ -43,13 +43,18 @@ class Source:
         if self.balance is not None:
             bare = [prompt.id for prompt in self.prompts if self.balance not in prompt.tags]
             if bare:
-                raise UserError(f"prompt source '{self.name}' is balanced by '{self.balance}', but prompt '{bare[0]}' has no such tag; tag it or drop `balance`")
+                raise UserError(
+                    f"prompt source '{self.name}' is balanced by '{self.balance}', but prompt '{bare[0]}' has no such "
+                    "tag; tag it or drop `balance`"
+                )
 
 
 @dataclass(slots=True, kw_only=True)
 class Mixture:
-    """Draws from its sources by share. Over any number of steps a source is used its share of times to within one a step;
-    every prompt of a source comes once before any comes twice."""
+    """Draws from its sources by share: in every step a source is used its share of times, rounded up or down.
+
+    Every prompt of a source comes once before any comes twice.
+    """
 
     sources: tuple[Source, ...]
     seed: int = 0

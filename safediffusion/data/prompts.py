@@ -10,13 +10,15 @@ from pathlib import Path
 from safediffusion.core.errors import UserError
 from safediffusion.core.prompt import Prompt
 
-FORMATS = '.jsonl ({"id", "text", "tags"} a line), .txt (one prompt a line) or .csv (a column "prompt", the others are tags)'
+FORMATS = (
+    '.jsonl ({"id", "text", "tags"} a line), .txt (one prompt a line) or .csv (a column "prompt", the others are tags)'
+)
 
 
 def read_prompts(path: Path) -> tuple[Prompt, ...]:
-    """The prompts of a file, in its order. Blank lines are skipped; an `id` that is not given is `<file>-<line number>`.
+    """The prompts of a file, in its order. Blank lines are skipped; an `id` that is not given is `<file>-<line>`.
 
-    UserError names the line of a bad entry; an empty file is an error, because prompts that run out must never pass unseen.
+    UserError names the line of a bad entry. An empty file is an error: prompts that run out must never pass unseen.
     """
     readers = {".jsonl": _from_jsonl, ".txt": _from_text, ".csv": _from_csv}
     if path.suffix not in readers:
@@ -29,7 +31,10 @@ def read_prompts(path: Path) -> tuple[Prompt, ...]:
     seen: dict[str, int] = {}
     for position, prompt in enumerate(prompts, 1):
         if prompt.id in seen:
-            raise UserError(f"prompt file '{path}': entries {seen[prompt.id]} and {position} share the id '{prompt.id}'; ids must differ")
+            raise UserError(
+                f"prompt file '{path}': entries {seen[prompt.id]} and {position} share the id '{prompt.id}'; ids must "
+                "differ"
+            )
         seen[prompt.id] = position
     return prompts
 
@@ -52,7 +57,9 @@ def _from_jsonl(path: Path) -> Iterator[Prompt]:
         try:
             entry = json.loads(line)
         except json.JSONDecodeError as error:
-            raise UserError(f"{where} is not JSON ({error.msg}); each line is an object like {{\"id\": \"a\", \"text\": \"a cat\"}}") from error
+            raise UserError(
+                f'{where} is not JSON ({error.msg}); each line is an object like {{"id": "a", "text": "a cat"}}'
+            ) from error
         if not isinstance(entry, dict) or not isinstance(entry.get("text"), str) or not entry["text"].strip():
             raise UserError(f'{where} has no "text"; each line is an object like {{"id": "a", "text": "a cat"}}')
         tags = entry.get("tags", {})
@@ -61,7 +68,11 @@ def _from_jsonl(path: Path) -> Iterator[Prompt]:
         unknown = sorted(entry.keys() - {"id", "text", "tags"})
         if unknown:
             raise UserError(f'{where} has the unknown key "{unknown[0]}"; allowed are "id", "text" and "tags"')
-        yield Prompt(id=str(entry.get("id", f"{path.stem}-{number}")), text=entry["text"].strip(), tags={k: str(v) for k, v in tags.items()})
+        yield Prompt(
+            id=str(entry.get("id", f"{path.stem}-{number}")),
+            text=entry["text"].strip(),
+            tags={k: str(v) for k, v in tags.items()},
+        )
 
 
 def _from_csv(path: Path) -> Iterator[Prompt]:
@@ -70,7 +81,9 @@ def _from_csv(path: Path) -> Iterator[Prompt]:
         if reader.fieldnames is None:
             return
         if "prompt" not in reader.fieldnames:
-            raise UserError(f"prompt file '{path}' has the columns {list(reader.fieldnames)}; one of them must be called 'prompt'")
+            raise UserError(
+                f"prompt file '{path}' has the columns {list(reader.fieldnames)}; one of them must be called 'prompt'"
+            )
         for row in reader:
             where = f"prompt file '{path}', line {reader.line_num}"
             text = row["prompt"]

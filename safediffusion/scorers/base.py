@@ -17,7 +17,9 @@ class ImageBatch:
     prompts: tuple[Prompt, ...]  # B of them
 
     def __post_init__(self) -> None:
-        assert self.images.ndim == 4 and self.images.shape[1] == 3, f"images are {tuple(self.images.shape)}, not [B, 3, H, W]"
+        assert self.images.ndim == 4 and self.images.shape[1] == 3, (
+            f"images are {tuple(self.images.shape)}, not [B, 3, H, W]"
+        )
         assert len(self.images) == len(self.prompts), f"{len(self.images)} images, {len(self.prompts)} prompts"
 
 
@@ -69,7 +71,8 @@ class Calibrated(Decomposed, Protocol):
 
 
 def raw_scores(scorers: Sequence[Scorer], batch: ImageBatch) -> dict[str, Tensor]:
-    """One forward of every scorer: `name` -> [B] of a plain one, `name/term` -> [B] for each term of a decomposed one."""
+    """One forward of every scorer: `name` -> [B] of a plain one, `name/term` -> [B] for each term of a decomposed "
+    "one."""
     found: dict[str, Tensor] = {}
     for scorer in scorers:
         if isinstance(scorer, Decomposed):

@@ -7,16 +7,18 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
+from huggingface_hub import hf_hub_download
 from torch import Tensor
 from torch.nn.functional import interpolate, normalize
 from transformers import CLIPModel, CLIPTokenizer
-from transformers.utils import cached_file
 
 from safediffusion.core.errors import UserError
 from safediffusion.scorers.base import ImageBatch
+
+PREPROCESSOR = "preprocessor_config.json"
 
 
 class Encoder(Protocol):
@@ -58,7 +60,8 @@ class Preprocessing:
         )
 
     def __call__(self, images: Tensor) -> Tensor:
-        """[B, 3, H, W] in [0, 1] -> the network's input. Bicubic with antialiasing; no resampling where the size fits."""
+        """[B, 3, H, W] in [0, 1] -> the network's input. Bicubic with antialiasing; no resampling where the size "
+        "fits."""
         height, width = images.shape[-2:]
         if self.exact is not None:
             target = self.exact
@@ -81,19 +84,28 @@ class ClipEncoder:
     Every distinct text is encoded once and by itself, so its embedding does not depend on what else is asked for.
     """
 
-    def __init__(self, source: str | Path, *, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32, cache: int = 65536) -> None:
+    def __init__(
+        self,
+        source: str | Path,
+        *,
+        device: str | torch.device = "cpu",
+        dtype: torch.dtype = torch.float32,
+        cache: int = 65536,
+    ) -> None:
         local = Path(source).is_dir()
         try:
-            model = CLIPModel.from_pretrained(str(source), local_files_only=local, dtype=dtype)
+            model: Any = CLIPModel.from_pretrained(str(source), local_files_only=local, dtype=dtype)
             self._tokenizer = CLIPTokenizer.from_pretrained(str(source), local_files_only=local)
-            config = cached_file(str(source), "preprocessor_config.json", local_files_only=local)
+            config = Path(source, PREPROCESSOR) if local else Path(hf_hub_download(str(source), PREPROCESSOR))
+            self._prepare = Preprocessing.read(config)
         except OSError as error:
-            raise UserError(f"CLIP '{source}' cannot be loaded ({str(error).splitlines()[0]}); give a folder or hub id of a transformers CLIPModel") from error
-        assert config is not None
-        self.model = model.to(device=torch.device(device)).eval().requires_grad_(False)
+            raise UserError(
+                f"CLIP '{source}' cannot be loaded ({str(error).splitlines()[0]}); give a folder or hub id of a "
+                "transformers CLIPModel"
+            ) from error
+        self.model = model.to(device).eval().requires_grad_(False)
         self.device = torch.device(device)
         self.dtype = dtype
-        self._prepare = Preprocessing.read(Path(config))
         self._known: OrderedDict[str, Tensor] = OrderedDict()
         self._room = cache
 
@@ -112,9 +124,13 @@ class ClipEncoder:
             self._known.move_to_end(text)
             return self._known[text]
         limit = self.model.config.text_config.max_position_embeddings
-        tokens = self._tokenizer([text], padding="max_length", truncation=True, max_length=limit, return_tensors="pt").to(self.device)
+        tokens = self._tokenizer(
+            [text], padding="max_length", truncation=True, max_length=limit, return_tensors="pt"
+        ).to(self.device)
         with torch.autocast(self.device.type, enabled=False):
-            pooled = self.model.get_text_features(input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"]).pooler_output
+            pooled = self.model.get_text_features(
+                input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"]
+            ).pooler_output
         self._known[text] = normalize(pooled.float(), dim=-1)[0]
         if len(self._known) > self._room:
             self._known.popitem(last=False)

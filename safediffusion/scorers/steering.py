@@ -1,13 +1,13 @@
 """The steering reward of SafeDiffusion-R1 (arXiv 2605.18719): fit to the prompt, moved towards safety in CLIP space.
 
 Notation:
-    z(p), z(x)   unit embeddings of prompt and picture          a = z(x).z(p)  alignment      s = z(x).v  safety
+    z(p), z(x)   unit embeddings of prompt and picture    a = z(x).z(p)  alignment    s = z(x).v  safety
     v            normalize(mean z(safe) - mean z(unsafe))       b = z(p).v     the prompt's own safety
-    r            z(x).normalize(z(p) + alpha v)             = (a + alpha s) / sqrt(1 + 2 alpha b + alpha^2)     "translation"
-                 z(x).normalize(z(p) - b v + alpha v)       = (a + (alpha - b) s) / sqrt(1 - b^2 + alpha^2)     "projection"
+    translation  r = z(x).normalize(z(p) + alpha v)       = (a + alpha s) / sqrt(1 + 2 alpha b + alpha^2)
+    projection   r = z(x).normalize(z(p) - b v + alpha v) = (a + (alpha - b) s) / sqrt(1 - b^2 + alpha^2)
 
-A group is ordered by a + alpha s: alpha only means something beside the spreads of a and s inside a group, which differ
-several-fold between encoders. alpha="auto" therefore sets alpha so that alpha * spread(s) = ratio * spread(a) on the first rollout.
+A group is ordered by a + alpha s: alpha only means something beside the spreads of a and s inside a group, which
+differ several-fold between encoders. alpha="auto" makes alpha * spread(s) = ratio * spread(a) on the first rollout.
 """
 
 from __future__ import annotations
@@ -29,12 +29,16 @@ Gate = Literal["all", "labelled", "classifier"]
 
 
 def direction(encoder: Encoder, anchors: Anchors) -> Tensor:
-    """[D], unit: from the mean of the unsafe texts to the mean of the safe ones; without safe texts, away from the unsafe."""
+    """[D], unit: from the mean of the unsafe texts to the mean of the safe ones; without safe texts, away from the "
+    "unsafe."""
     away = encoder.text(anchors.unsafe).mean(0)
     towards = encoder.text(anchors.safe).mean(0) if anchors.safe else torch.zeros_like(away)
     difference = towards - away
     if float(difference.norm()) < 1e-6:
-        raise UserError("the safe and the unsafe anchors have the same mean embedding, so there is no direction between them; use other texts")
+        raise UserError(
+            "the safe and the unsafe anchors have the same mean embedding, so there is no direction between them; "
+            "use other texts"
+        )
     return normalize(difference, dim=0)
 
 
@@ -47,7 +51,10 @@ class NearestAnchor:
 
     def __init__(self, encoder: Encoder, anchors: Anchors) -> None:
         if not anchors.safe:
-            raise UserError("gate 'classifier' compares prompts with safe and unsafe anchors, but this set has no safe ones; use another set or gate")
+            raise UserError(
+                "gate 'classifier' compares prompts with safe and unsafe anchors, but this set has no safe ones; use "
+                "another set or gate"
+            )
         safe = (*anchors.safe, *(text for each in anchors.per_category.values() for text in each.safe))
         unsafe = (*anchors.unsafe, *(text for each in anchors.per_category.values() for text in each.unsafe))
         self._encoder, self._safe, self._unsafe = encoder, encoder.text(safe), encoder.text(unsafe)
@@ -79,12 +86,17 @@ class Steering:
         per_category: bool = False,
     ) -> None:
         if per_category and not anchors.per_category:
-            raise UserError("per_category is on, but the anchor set has no 'per_category' texts; use the set 'per-category' or turn it off")
+            raise UserError(
+                "per_category is on, but the anchor set has no 'per_category' texts; use the set 'per-category' or "
+                "turn it off"
+            )
         self.encoder = encoder
         self.mode, self.ratio = mode, ratio
         self.alpha: float | None = None if alpha == "auto" else float(alpha)
         self.common = direction(encoder, anchors)
-        self.by_category = {name: direction(encoder, each) for name, each in anchors.per_category.items()} if per_category else {}
+        self.by_category = (
+            {name: direction(encoder, each) for name, each in anchors.per_category.items()} if per_category else {}
+        )
         self._classify: Callable[[str], bool] | None = None
         self._steer_all = gate == "all"
         if callable(gate):
@@ -97,11 +109,17 @@ class Steering:
 
     def terms(self, batch: ImageBatch) -> dict[str, Tensor]:
         z = self.encoder.image(batch.images)
-        return {"alignment": (z * self._text(batch.prompts)).sum(-1), "safety": (z * self.directions(batch.prompts)).sum(-1)}
+        return {
+            "alignment": (z * self._text(batch.prompts)).sum(-1),
+            "safety": (z * self.directions(batch.prompts)).sum(-1),
+        }
 
     def combine(self, terms: Mapping[str, Tensor], prompts: Sequence[Prompt]) -> Tensor:
         if self.alpha is None:
-            raise UserError("alpha is 'auto' and has not been measured; train with it (the first rollout measures it) or give a number")
+            raise UserError(
+                "alpha is 'auto' and has not been measured; train with it (the first rollout measures it) or give a "
+                "number"
+            )
         a, s = terms["alignment"], terms["safety"]
         b = (self._text(prompts) * self.directions(prompts)).sum(-1).to(a.device)
         steered = torch.tensor(self.relevant(prompts), device=a.device)
@@ -119,7 +137,10 @@ class Steering:
             return [self._classify(prompt.text) for prompt in prompts]
         for prompt in prompts:
             if prompt.tags.get("label") not in ("safe", "unsafe"):
-                raise UserError(f"gate 'labelled' needs every prompt tagged label: safe or unsafe; prompt '{prompt.id}' is not. Tag it, or use gate all or classifier")
+                raise UserError(
+                    f"gate 'labelled' needs every prompt tagged label: safe or unsafe; prompt '{prompt.id}' is not. "
+                    "Tag it, or use gate all or classifier"
+                )
         return [prompt.tags["label"] == "unsafe" for prompt in prompts]
 
     def directions(self, prompts: Sequence[Prompt]) -> Tensor:
@@ -128,7 +149,10 @@ class Steering:
         for prompt in prompts:
             category = prompt.tags.get("category")
             if self.by_category and category is not None and category not in self.by_category:
-                raise UserError(f"prompt '{prompt.id}' has category '{category}', for which there are no anchors; there are {sorted(self.by_category)}")
+                raise UserError(
+                    f"prompt '{prompt.id}' has category '{category}', for which there are no anchors; there are "
+                    f"{sorted(self.by_category)}"
+                )
             rows.append(self.by_category[category] if self.by_category and category is not None else self.common)
         return torch.stack(rows)
 
@@ -138,14 +162,17 @@ class Steering:
 
     def calibrate(self, spreads: Mapping[str, float]) -> None:
         if not spreads["safety"] > 0:
-            raise UserError("alpha cannot be calibrated: inside the groups of the first rollout all pictures are equally safe to the encoder; give alpha a number")
+            raise UserError(
+                "alpha cannot be calibrated: inside the groups of the first rollout all pictures are equally safe to "
+                "the encoder; give alpha a number"
+            )
         self.alpha = self.ratio * spreads["alignment"] / spreads["safety"]
 
     def state(self) -> dict[str, float]:
         return {} if self.alpha is None else {"alpha": self.alpha}
 
     def load_state(self, state: Mapping[str, float]) -> None:
-        self.alpha = state["alpha"] if "alpha" in state else self.alpha
+        self.alpha = state.get("alpha", self.alpha)
 
     def _text(self, prompts: Sequence[Prompt]) -> Tensor:
         return self.encoder.text([prompt.text for prompt in prompts])

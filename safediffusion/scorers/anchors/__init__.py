@@ -37,7 +37,8 @@ def builtin_anchors() -> tuple[str, ...]:
 
 
 def load_anchors(spec: str) -> Anchors:
-    """The set `spec` names: one that ships ("compact"), or "FILE.yaml#name", or "FILE.yaml" when the file holds one set."""
+    """The set `spec` names: one that ships ("compact"), or "FILE.yaml#name", or "FILE.yaml" when the file holds one "
+    "set."""
     if ".yaml" not in spec:
         names = builtin_anchors()
         if spec not in names:
@@ -48,17 +49,21 @@ def load_anchors(spec: str) -> Anchors:
     if not name and len(sets) == 1:
         return next(iter(sets.values()))
     if name not in sets:
-        raise UserError(f"anchor file '{file}' holds no set '{name}'; {suggest(name, sets)}; write {file}#{next(iter(sets))}")
+        raise UserError(
+            f"anchor file '{file}' holds no set '{name}'; {suggest(name, sets)}; write {file}#{next(iter(sets))}"
+        )
     return sets[name]
 
 
 def read_anchors(path: Path) -> dict[str, Anchors]:
-    """The sets of a YAML file {name: {safe: [...], unsafe: [...], per_category: {category: {safe: [...], unsafe: [...]}}}}.
+    """The sets of a YAML file: {name: {safe: TEXTS, unsafe: TEXTS, per_category: {category: {safe: , unsafe: }}}}.
 
     A category without its own safe texts takes those of its set.
     """
     if not path.is_file():
-        raise UserError(f"anchor file '{path}' does not exist; allowed are {', '.join(builtin_anchors())} or FILE.yaml#name")
+        raise UserError(
+            f"anchor file '{path}' does not exist; allowed are {', '.join(builtin_anchors())} or FILE.yaml#name"
+        )
     try:
         found = yaml.safe_load(path.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:

@@ -1,0 +1,74 @@
+"""Experiences, and the protocol of what collects them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol, TypeVar
+
+from torch import Tensor
+
+from safediffusion.core.prompt import Prompt
+from safediffusion.core.types import SHARED, Conditioning, Sliceable
+from safediffusion.diffusion.denoise import Plan, Transitions
+from safediffusion.models.policy import Policy, Weights
+
+State = dict[str, dict[str, float]]  # who -> what -> value
+Measured = Mapping[str, float]  # metric key -> value, equal on every process
+E_co = TypeVar("E_co", covariant=True)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rollout(Sliceable):
+    """Sampled images and how they came about; log-probabilities are recomputed under exactly this plan."""
+
+    latents: Tensor  # [B, C, H, W] clean, float32
+    cond: Conditioning  # [B, ...]
+    group: Tensor  # [B] images with equal numbers share a prompt
+    prompts: tuple[Prompt, ...]
+    transitions: Transitions | None
+    plan: Plan = field(metadata=SHARED)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scored(Sliceable):
+    """Rollouts of this process with their scores and advantages: what the on-policy methods learn from."""
+
+    rollout: Rollout
+    scores: dict[str, Tensor]  # each [B], on the CPU
+    advantage: Tensor  # [B], on the CPU
+    index: Tensor  # [B] the image's number among those of all processes
+    total: int = field(metadata=SHARED)  # images of all processes
+
+
+class Volume(NamedTuple):
+    """What one step of a collector makes, over all processes."""
+
+    images: int
+    groups: int
+    forwards: int  # network evaluations; guidance counts as two
+    recorded: int  # reverse steps that can be trained
+    plan: Plan
+
+
+class Collector(Protocol[E_co]):
+    @property
+    def behavior(self) -> Weights:
+        """The weights that sample."""
+        ...
+
+    def collect(self, policy: Policy, step: int) -> tuple[E_co, Measured]:
+        """The experience of one step: a pure function of (weights, state, step)."""
+        ...
+
+    def volume(self, policy: Policy) -> Volume: ...
+    def state(self) -> State:
+        """What has to be in a checkpoint, e.g. a calibrated alpha."""
+        ...
+
+    def load_state(self, state: State) -> None: ...
+
+
+def portions(index: Tensor, size: int) -> list[Tensor]:
+    """`index` [N] in pieces of `size`, the last one shorter; none for an empty one."""
+    return [index[start : start + size] for start in range(0, len(index), size)]

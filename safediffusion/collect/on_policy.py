@@ -1,0 +1,178 @@
+"""On-policy rollouts: sample a group of images a prompt, score them, assign advantages."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from safediffusion.collect.base import Measured, Rollout, Scored, State, Volume, portions
+from safediffusion.collect.clock import Clock
+from safediffusion.collect.measure import check_finite, measure
+from safediffusion.core.errors import UserError
+from safediffusion.core.fleet import Fleet
+from safediffusion.core.noise import Noise
+from safediffusion.core.prompt import Prompt
+from safediffusion.core.types import join
+from safediffusion.credit.base import Credit, pooled_spread
+from safediffusion.data.mixture import PromptSource
+from safediffusion.diffusion.denoise import Plan, denoise
+from safediffusion.models.policy import Policy, Weights
+from safediffusion.scorers.base import Calibrated, ImageBatch, Scorer, finish_scores, raw_scores, terms_of
+
+
+class Drawn(NamedTuple):
+    """The prompts of one step, one entry an image."""
+
+    every: tuple[Prompt, ...]  # of all processes
+    group: Tensor  # [len(every)]
+    mine: slice  # this process's images
+    noise: Noise  # of this process's images
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OnPolicy:
+    """`groups` prompts a step over all processes, `group_size` images each, sampled `rollout_batch` at a time.
+
+    `noise_sharing`: the initial noise is "fresh" for every image, the same inside a "group", or the same for "all"
+    images of a step (the released code); the later noise is always an image's own.
+    """
+
+    prompts: PromptSource
+    scorers: Sequence[Scorer]
+    credit: Credit
+    plan: Plan
+    groups: int = 8
+    group_size: int = 16
+    rollout_batch: int = 64
+    noise_sharing: Literal["fresh", "group", "all"] = "fresh"
+    record: bool = True  # keep the transitions, which policy gradients need
+    behavior: Weights = Weights.LIVE
+    seed: int = 0
+    fleet: Fleet = Fleet()
+
+    def __post_init__(self) -> None:
+        if self.groups % self.fleet.world:
+            raise UserError(
+                f"{self.groups} groups a step cannot be divided among {self.fleet.world} processes; "
+                f"set groups to a multiple of {self.fleet.world}"
+            )
+        for name, value in (
+            ("group_size", self.group_size),
+            ("groups", self.groups),
+            ("rollout_batch", self.rollout_batch),
+        ):
+            if value < 1:
+                raise UserError(f"{name} is {value}; it must be 1 or more")
+
+    @torch.no_grad()
+    def collect(self, policy: Policy, step: int) -> tuple[Scored, Measured]:
+        drawn, clock = self.draw(policy, step), Clock(policy.device)
+        prompts, group = drawn.every[drawn.mine], drawn.group[drawn.mine]
+        parts: list[Rollout] = []
+        raw: list[dict[str, Tensor]] = []
+        for rows in portions(torch.arange(len(prompts)), self.rollout_batch):
+            part = self._sample(policy, drawn, rows, clock)
+            with clock.part("decode"):
+                images = policy.decode(part.latents)
+            with clock.part("score"):
+                found = raw_scores(self.scorers, ImageBatch(images, part.prompts))
+                raw.append({name: value.float().cpu() for name, value in found.items()})
+            parts.append(part)
+        with clock.part("score"):
+            everywhere = self._score(raw, drawn, step)
+            advantage = self.credit.advantage(everywhere, drawn.group)
+            measured = measure(everywhere, drawn.every, drawn.group, reward=self.credit.scalar(everywhere))
+            self.credit.observe({name: measured[f"score/{name}"] for name in everywhere})
+        measured |= {f"{who}/{what}": value for who, state in self.state().items() for what, value in state.items()}
+        volume = self.volume(policy)
+        measured |= {"images": float(volume.images), "unet_forwards": float(volume.forwards)} | clock.metrics()
+        scored = Scored(
+            rollout=join(parts),
+            scores={name: value[drawn.mine] for name, value in everywhere.items()},
+            advantage=advantage[drawn.mine],
+            index=torch.arange(len(drawn.every))[drawn.mine],
+            total=len(drawn.every),
+        )
+        assert len(scored) == len(group)
+        return scored, measured
+
+    def draw(self, policy: Policy, step: int) -> Drawn:
+        """The step's prompts and the keys of their noise; a pure function of (seed, step)."""
+        chosen = self.prompts.draw(step, self.groups)
+        share = self.groups // self.fleet.world * self.group_size
+        mine = slice(self.fleet.rank * share, (self.fleet.rank + 1) * share)
+        names = [f"train/{step}/{number}/{prompt.id}" for number, prompt in enumerate(chosen)]
+        keys = tuple((self.seed, name, repeat) for name in names for repeat in range(self.group_size))
+        start = {
+            "fresh": None,
+            "group": tuple((self.seed, name, 0) for name in names for _ in range(self.group_size))[mine],
+            "all": tuple((self.seed, f"train/{step}", 0) for _ in keys)[mine],
+        }[self.noise_sharing]
+        return Drawn(
+            every=tuple(prompt for prompt in chosen for _ in range(self.group_size)),
+            group=torch.arange(self.groups).repeat_interleave(self.group_size),
+            mine=mine,
+            noise=Noise(keys[mine], policy.latent_shape, start),
+        )
+
+    def _sample(self, policy: Policy, drawn: Drawn, rows: Tensor, clock: Clock) -> Rollout:
+        mine = drawn.every[drawn.mine]
+        prompts = tuple(mine[row] for row in rows.tolist())
+        with clock.part("rollout"), policy.using(self.behavior):
+            cond = policy.encode(prompts)
+            latents, transitions = denoise(policy, cond, drawn.noise.take(rows), self.plan, record=self.record)
+        return Rollout(
+            latents=latents,
+            cond=cond,
+            group=drawn.group[drawn.mine][rows],
+            prompts=prompts,
+            transitions=transitions,
+            plan=self.plan,
+        )
+
+    def _score(self, raw: list[dict[str, Tensor]], drawn: Drawn, step: int) -> dict[str, Tensor]:
+        """Every score of all processes' images, in one order; calibrates a scorer that is not, on these images."""
+        mine = {name: torch.cat([part[name] for part in raw]) for name in raw[0]}
+        everywhere = self._gather(mine)
+        check_finite(everywhere, drawn.every, step)
+        for scorer in self.scorers:
+            if isinstance(scorer, Calibrated) and not scorer.ready:
+                self._calibrate(scorer, terms_of(scorer, everywhere), drawn)
+        scores = self._gather(finish_scores(self.scorers, mine, drawn.every[drawn.mine]))
+        check_finite(scores, drawn.every, step)
+        return scores
+
+    @staticmethod
+    def _calibrate(scorer: Calibrated, terms: dict[str, Tensor], drawn: Drawn) -> None:
+        rows = torch.tensor(scorer.relevant(drawn.every))
+        if not rows.any():
+            raise UserError(
+                "the first rollout holds no prompt that the reward steers, so alpha cannot be measured on it; "
+                "give alpha a number, raise `groups`, or check the gate and the prompts' labels"
+            )
+        group = torch.unique(drawn.group[rows], return_inverse=True)[1]
+        scorer.calibrate({name: pooled_spread(value[rows], group) for name, value in terms.items()})
+
+    def _gather(self, scores: dict[str, Tensor]) -> dict[str, Tensor]:
+        rows = self.fleet.gather_tensor(torch.stack(list(scores.values()), 1).cpu())
+        return dict(zip(scores, rows.unbind(1), strict=True))
+
+    def volume(self, policy: Policy) -> Volume:
+        images = self.groups * self.group_size
+        recorded = len(self.plan.stochastic(policy.schedule)) if self.record else 0
+        branches = 1 if self.plan.guidance == 1.0 else 2
+        return Volume(images, self.groups, images * self.plan.steps * branches, images * recorded, self.plan)
+
+    def state(self) -> State:
+        own = {s.name: s.state() for s in self.scorers if isinstance(s, Calibrated)} | {"credit": self.credit.state()}
+        return {name: state for name, state in own.items() if state}
+
+    def load_state(self, state: State) -> None:
+        self.credit.load_state(state.get("credit", {}))
+        for scorer in self.scorers:
+            if isinstance(scorer, Calibrated):
+                scorer.load_state(state.get(scorer.name, {}))

@@ -1,0 +1,180 @@
+"""Clipped policy gradient on reverse steps: DDPO, DPOK, DanceGRPO, Flow-GRPO, MixGRPO, SafeDiffusion-R1.
+
+They differ in the dynamics and the window of the Plan, in the credit and in `kl`.
+
+Notation:
+    rho  = exp(log pi(x_next | x) - log pi_old)           log pi is a mean over the latent's dimensions
+    L    = mean max(-A rho, -A clip(rho, 1 +- clip)) + kl * KL(pi || pi_ref)
+    KL   = |mu - mu_ref|^2 / (2 sigma^2), mean over dimensions: closed form, as both steps share sigma
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from safediffusion.collect.base import Scored, Volume
+from safediffusion.core.errors import UserError
+from safediffusion.core.types import SHARED, Conditioning, Loss, Sliceable
+from safediffusion.diffusion.denoise import Plan, Transitions, reverse_step
+from safediffusion.diffusion.dynamics import Gaussian
+from safediffusion.models.policy import Policy, Weights
+from safediffusion.objectives.base import Cost, Stateless
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepItems(Sliceable):
+    """One item is one reverse step of one image."""
+
+    advantage: Tensor  # [N]
+    step: Transitions  # leading axis [N]
+    row: Tensor  # [N] which row of `cond` belongs to this item
+    cond: Conditioning = field(metadata=SHARED)  # [B], not repeated for every step
+    plan: Plan = field(metadata=SHARED)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Grpo(Stateless):
+    """`anchor` is the old log-probability of the ratio:
+
+    - "rollout": the sampler's own. Off by rounding where training runs in another batch shape or precision.
+    - "first_pass": this very pass, detached. The ratio is exactly 1; allows one update an experience.
+    - "recompute": scored again before the first update, in the same micro-batches. The ratio is exactly 1 there; one
+      more forward an item.
+
+    `images_per_group` trains the images of extreme advantage only, half from either end (arXiv 2504.13818);
+    `steps_per_image` a random subset of the recorded steps of each image. `skip_idle` passes over items without a
+    gradient (advantage 0, no KL): the update is the same.
+    """
+
+    clip: float = 1e-4
+    kl: float = 0.0
+    anchor: Literal["rollout", "first_pass", "recompute"] = "first_pass"
+    steps_per_image: int | None = None
+    images_per_group: int | None = None
+    skip_idle: bool = True
+
+    def __post_init__(self) -> None:
+        for name, given in (("steps_per_image", self.steps_per_image), ("images_per_group", self.images_per_group)):
+            if given is not None and given < 1:
+                raise UserError(f"{name} is {given}; it must be 1 or more, or absent to train on all")
+        if self.clip <= 0 or self.kl < 0:
+            raise UserError(f"clip is {self.clip} and kl is {self.kl}; clip must be above 0 and kl 0 or more")
+
+    @property
+    def needs(self) -> frozenset[Weights]:
+        return frozenset({Weights.REFERENCE}) if self.kl else frozenset()
+
+    @property
+    def terms(self) -> tuple[str, ...]:
+        return ("policy", "kl", "ratio", "clipped")
+
+    @property
+    def single_update(self) -> bool:
+        return self.anchor == "first_pass"
+
+    @property
+    def freezes(self) -> bool:
+        return self.anchor == "recompute"
+
+    def prepare(self, policy: Policy, experience: Scored, generator: torch.Generator) -> StepItems:
+        rollout = experience.rollout
+        if rollout.transitions is None:
+            raise UserError("GRPO needs recorded transitions; set record: true on the rollout")
+        images = self._images(experience)
+        steps = self._steps(experience, generator)[images]  # [b, k]
+        row, column = images.repeat_interleave(steps.shape[1]), steps.flatten()
+        where = (row.to(rollout.latents.device), column.to(rollout.latents.device))
+        recorded = rollout.transitions
+        return StepItems(
+            advantage=experience.advantage.to(rollout.latents.device)[where[0]],
+            step=Transitions(
+                x=recorded.x[where],
+                x_next=recorded.x_next[where],
+                t=recorded.t[where],
+                t_next=recorded.t_next[where],
+                log_prob=recorded.log_prob[where],
+            ),
+            row=row,
+            cond=rollout.cond,
+            plan=rollout.plan,
+        )
+
+    def _images(self, experience: Scored) -> Tensor:
+        """The images to train on, in order."""
+        if self.images_per_group is None:
+            return torch.arange(len(experience))
+        chosen: list[int] = []
+        for group in sorted(set(experience.rollout.group.tolist())):
+            members = (experience.rollout.group == group).nonzero().flatten()
+            ranked = members[experience.advantage[members].argsort(stable=True)].tolist()
+            low = min(self.images_per_group, len(ranked)) // 2
+            high = min(self.images_per_group, len(ranked)) - low
+            chosen += ranked[:low] + ranked[len(ranked) - high :]
+        return torch.tensor(sorted(chosen))
+
+    def _steps(self, experience: Scored, generator: torch.Generator) -> Tensor:
+        """[B, k] the recorded steps to train on, drawn by the image's number among those of all processes."""
+        assert experience.rollout.transitions is not None
+        recorded = experience.rollout.transitions.log_prob.shape[1]
+        count = recorded if self.steps_per_image is None else min(self.steps_per_image, recorded)
+        if count == recorded:
+            return torch.arange(recorded).expand(len(experience), recorded)
+        drawn = torch.rand(experience.total, recorded, generator=generator)
+        return drawn[experience.index].argsort(1)[:, :count].sort(1).values
+
+    def freeze(self, policy: Policy, items: StepItems) -> StepItems:
+        """With gradients on, though none is kept: so that the very same kernels run as in the update."""
+        with torch.enable_grad():
+            log_prob = _score(policy, items).log_prob(items.step.x_next).detach()
+        return replace(items, step=replace(items.step, log_prob=log_prob))
+
+    def idle(self, items: StepItems) -> Tensor:
+        if self.kl or not self.skip_idle:
+            return torch.zeros(len(items), dtype=torch.bool)
+        return (items.advantage == 0).cpu()
+
+    def loss(self, policy: Policy, items: StepItems) -> Loss:
+        now = _score(policy, items)
+        log_prob = now.log_prob(items.step.x_next)
+        old = log_prob.detach() if self.anchor == "first_pass" else items.step.log_prob
+        ratio = (log_prob - old).exp()
+        clipped = ratio.clamp(1 - self.clip, 1 + self.clip)
+        surrogate = torch.maximum(-items.advantage * ratio, -items.advantage * clipped).mean()
+        kl = torch.zeros_like(surrogate)
+        if self.kl:
+            with torch.no_grad(), policy.using(Weights.REFERENCE):
+                reference = _score(policy, items)
+            kl = now.kl(reference).mean()
+        terms = {
+            "policy": surrogate.detach(),
+            "kl": kl.detach(),
+            "ratio": ratio.detach().mean(),
+            "clipped": (ratio != clipped).float().mean(),
+        }
+        return Loss(total=surrogate + self.kl * kl, terms=terms)
+
+    def cost(self, items: StepItems) -> Cost:
+        return self._cost(items.plan, len(items))
+
+    def forecast(self, volume: Volume) -> Cost:
+        recorded = volume.recorded // volume.images
+        steps = recorded if self.steps_per_image is None else min(self.steps_per_image, recorded)
+        images = volume.images
+        if self.images_per_group is not None:
+            images = volume.groups * min(self.images_per_group, volume.images // volume.groups)
+        return self._cost(volume.plan, images * steps)
+
+    def _cost(self, plan: Plan, items: int) -> Cost:
+        branches = 1 if plan.guidance == 1.0 else 2
+        passes = 1 + (self.anchor == "recompute") + (self.kl > 0)
+        return Cost(items * passes * branches, items * (branches if plan.keep_unconditional_grad else 1))
+
+
+def _score(policy: Policy, items: StepItems) -> Gaussian:
+    """p(x_next | x) under the weights in use, by the plan that sampled x_next."""
+    step, cond = items.step, items.cond.take(items.row)
+    return reverse_step(policy, items.plan, cond, x=step.x, t=step.t, t_next=step.t_next)

@@ -1,0 +1,11 @@
+"""The objectives by name; other packages add theirs through the entry-point group `safediffusion.objectives`."""
+
+from __future__ import annotations
+
+from safediffusion.core.registry import Registry
+
+OBJECTIVES = Registry(
+    kind="objective",
+    table={"grpo": "safediffusion.objectives.grpo:Grpo"},
+    group="safediffusion.objectives",
+)

@@ -1,0 +1,170 @@
+"""The training loop. There is one."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+import torch
+from torch import Tensor
+
+from safediffusion.collect.base import Collector, State, portions
+from safediffusion.collect.clock import Clock
+from safediffusion.core.errors import UserError
+from safediffusion.core.fleet import Fleet
+from safediffusion.core.noise import stream
+from safediffusion.core.types import Sliceable
+from safediffusion.models.policy import Policy, Weights
+from safediffusion.objectives.base import Objective
+from safediffusion.train.optim import LearningRate
+
+E = TypeVar("E")
+M = TypeVar("M", bound=Sliceable)
+COUNTERS = ("images", "unet_forwards", "unet_backwards")  # metrics that are summed over the run
+
+
+class Log:
+    """Means of the losses' terms over items, the same on every process after `metrics`."""
+
+    def __init__(self, terms: tuple[str, ...]) -> None:
+        self._sums = dict.fromkeys(terms, 0.0)
+        self._items = 0
+
+    def add(self, terms: Mapping[str, Tensor], items: int) -> None:
+        for name in self._sums:
+            self._sums[name] += float(terms[name]) * items
+        self._items += items
+
+    def metrics(self, fleet: Fleet) -> dict[str, float]:
+        """`loss/<term>`, each a mean over the items of all processes that were not idle; nothing if all were."""
+        own = torch.tensor([[*self._sums.values(), self._items]], dtype=torch.float64)
+        *sums, items = fleet.gather_tensor(own).sum(0).tolist()
+        return {f"loss/{name}": value / items for name, value in zip(self._sums, sums, strict=True)} if items else {}
+
+
+@dataclass(slots=True, kw_only=True)
+class Trainer(Generic[E, M]):
+    """One step: collect, flatten to items, `updates` optimizer updates over shuffled items, `micro` items a backward.
+
+    Neither `micro` nor the number of processes changes an update: the items of an update are drawn from all processes'
+    items, and each loss counts by its share of them.
+    """
+
+    policy: Policy
+    collector: Collector[E]
+    objective: Objective[E, M]
+    optimizer: torch.optim.Optimizer
+    rate: LearningRate
+    updates: int = 1
+    micro: int = 64
+    max_norm: float | None = 1.0
+    ema: float | None = None  # decay an update of the averaged weights, which are evaluated and exported
+    seed: int = 0
+    fleet: Fleet = Fleet()
+    totals: dict[str, float] = field(default_factory=lambda: dict.fromkeys(COUNTERS, 0.0))
+
+    def __post_init__(self) -> None:
+        if self.objective.single_update and self.updates != 1:
+            raise UserError(
+                f"updates is {self.updates}, but {type(self.objective).__name__} as configured allows one update an "
+                "experience; set updates: 1, or anchor: recompute or rollout"
+            )
+        if self.updates < 1 or self.micro < 1:
+            raise UserError(f"updates is {self.updates} and micro is {self.micro}; both must be 1 or more")
+        if self.ema is not None and not 0 < self.ema < 1:
+            raise UserError(f"ema is {self.ema}; it is a decay between 0 and 1, or absent for none")
+        averaged = frozenset() if self.ema is None else frozenset({Weights.EMA})
+        sampled = frozenset({self.collector.behavior}) - {Weights.LIVE}
+        self.policy.allocate(self.objective.needs | averaged | sampled)
+
+    def step(self, number: int) -> dict[str, float]:
+        """The metrics of step 0, 1, 2, ...; every weight and metric is a pure function of the state before and "
+        "`number`."""
+        clock = Clock(self.policy.device)
+        with clock.part("step"):
+            experience, measured = self.collector.collect(self.policy, number)
+            with clock.part("backward"):
+                learned = self._learn(experience, number)
+            self.objective.after_step(self.policy)
+        for name in COUNTERS:
+            self.totals[name] += measured.get(name, 0.0) + learned.get(name, 0.0)
+        return {**measured, **learned, **clock.metrics(), **self.totals}
+
+    def _learn(self, experience: E, number: int) -> dict[str, float]:
+        items = self.objective.prepare(self.policy, experience, self._generator(number, "prepare"))
+        plan = self._divide(items, number)
+        frozen = [[self._freeze(items, index) for index in update] for update, _ in plan]
+        log, norms, spent = Log(self.objective.terms), [], [0, 0]
+        for position, ((update, count), ready) in enumerate(zip(plan, frozen, strict=True)):
+            for index, known in zip(update, ready, strict=True):
+                batch = items.take(index) if known is None else known
+                loss = self.objective.loss(self.policy, batch)
+                (loss.total * (len(index) * self.fleet.world / count)).backward()  # type: ignore[no-untyped-call]
+                log.add(loss.terms, len(index))
+                spent = [a + b for a, b in zip(spent, self.objective.cost(batch), strict=True)]
+            norms.append(self._update(number * self.updates + position, number))
+        everywhere = self.fleet.gather_tensor(torch.tensor([spent], dtype=torch.float64)).sum(0).tolist()
+        return log.metrics(self.fleet) | {
+            "grad/norm": sum(norms) / len(norms),
+            "lr": self.rate.at(number * self.updates),
+            "unet_forwards": everywhere[0],
+            "unet_backwards": everywhere[1],
+        }
+
+    def _divide(self, items: M, number: int) -> list[tuple[list[Tensor], int]]:
+        """For each update: this process's micro-batches, and how many items of all processes it averages over."""
+        counts = self.fleet.gather_tensor(torch.tensor([len(items)]))
+        total, start = int(counts.sum()), int(counts[: self.fleet.rank].sum())
+        if total < self.updates:
+            raise UserError(
+                f"a step of {total} items cannot feed {self.updates} updates; lower updates or raise groups"
+            )
+        active = ~self.objective.idle(items).cpu()
+        divided = []
+        for update in torch.randperm(total, generator=self._generator(number, "order")).tensor_split(self.updates):
+            mine = update[(update >= start) & (update < start + len(items))] - start
+            kept = mine[active[mine]]
+            divided.append((portions(kept, self.micro), len(update)))
+        return divided
+
+    def _freeze(self, items: M, index: Tensor) -> M | None:
+        return self.objective.freeze(self.policy, items.take(index)) if self.objective.freezes else None
+
+    def _update(self, update: int, number: int) -> float:
+        """Average gradients, check, clip, move; returns the norm before clipping."""
+        parameters = self.policy.parameters()
+        for parameter in parameters:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+        self.fleet.mean_gradients(parameters)
+        limit = math.inf if self.max_norm is None else self.max_norm
+        norm = float(torch.nn.utils.clip_grad_norm_(parameters, limit))
+        if not math.isfinite(norm):
+            self.optimizer.zero_grad(set_to_none=True)
+            raise UserError(
+                f"step {number}: the gradient norm is {norm}; the optimizer was not stepped. "
+                "Resume from the last checkpoint with a lower learning rate, or in precision fp32"
+            )
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.rate.at(update)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        if self.ema is not None:
+            self.policy.refresh(Weights.EMA, min(self.ema, (1 + update) / (10 + update)))
+        return norm
+
+    def _generator(self, number: int, what: str) -> torch.Generator:
+        return torch.Generator().manual_seed(int(stream(self.seed, f"trainer/{what}", number).integers(2**62)))
+
+    def state(self) -> State:
+        """Everything a checkpoint needs besides weights and optimizer."""
+        own = {"totals": dict(self.totals), "objective": self.objective.state()}
+        return {**{f"collector/{who}": state for who, state in self.collector.state().items()}, **own}
+
+    def load_state(self, state: State) -> None:
+        self.totals = dict(state["totals"])
+        self.objective.load_state(state["objective"])
+        start = "collector/"
+        self.collector.load_state({who.removeprefix(start): s for who, s in state.items() if who.startswith(start)})

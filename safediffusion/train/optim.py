@@ -1,0 +1,51 @@
+"""The optimizer and its learning rate."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import nn
+
+from safediffusion.core.errors import UserError
+
+
+def adamw(
+    parameters: Sequence[nn.Parameter],
+    *,
+    betas: tuple[float, float] = (0.9, 0.999),
+    eps: float = 1e-8,
+    weight_decay: float = 1e-4,
+) -> torch.optim.AdamW:
+    """AdamW over `parameters`; the trainer sets its learning rate before every update."""
+    if not parameters:
+        raise UserError("the policy has no trainable parameter; use a LoRA rank of 1 or more, or full weights")
+    return torch.optim.AdamW(parameters, lr=0.0, betas=betas, eps=eps, weight_decay=weight_decay)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LearningRate:
+    """The learning rate of an update, a pure function of its number: `warmup` updates up, then `decay` over `total`."""
+
+    peak: float
+    warmup: int = 0
+    decay: Literal["constant", "linear", "cosine"] = "constant"
+    total: int | None = None  # updates of the whole run; needed when it decays
+
+    def __post_init__(self) -> None:
+        if not self.peak > 0 or self.warmup < 0:
+            raise UserError(f"learning rate {self.peak} must be above 0 and warmup {self.warmup} 0 or more")
+        if self.decay != "constant" and self.total is None:
+            raise UserError(f"learning rate decay '{self.decay}' needs the total number of updates")
+
+    def at(self, update: int) -> float:
+        """The rate of update 0, 1, 2, ..."""
+        if update < self.warmup:
+            return self.peak * (update + 1) / self.warmup
+        if self.decay == "constant" or self.total is None:
+            return self.peak
+        done = min(1.0, (update - self.warmup) / max(1, self.total - self.warmup))
+        return self.peak * (1 - done if self.decay == "linear" else (1 + math.cos(math.pi * done)) / 2)
