@@ -1,0 +1,84 @@
+"""YAML and `key=value` overrides to a checked Recipe. No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, cast
+
+import yaml
+
+from safediffusion.config.parse import read_section
+from safediffusion.config.schema import Recipe
+from safediffusion.core.errors import UserError
+from safediffusion.core.registry import suggest
+
+FOLDER = Path(__file__).parents[1] / "recipes"
+
+
+def recipe_names() -> tuple[str, ...]:
+    """The recipes that ship."""
+    return tuple(sorted(path.stem for path in FOLDER.glob("*.yaml")))
+
+
+def load_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
+    """The recipe that ships under `name`, or the YAML file of that path, with `key=value` overrides on top."""
+    path = Path(name)
+    if path.suffix not in (".yaml", ".yml"):
+        if name not in recipe_names():
+            raise UserError(f"unknown recipe '{name}'; {suggest(name, recipe_names())}, or a path that ends in .yaml")
+        path = FOLDER / f"{name}.yaml"
+    if not path.is_file():
+        raise UserError(f"recipe file '{path}' does not exist; known recipes: {', '.join(recipe_names())}")
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise UserError(f"recipe file '{path}' is not YAML ({_one_line(error)})") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"recipe file '{path}' is not UTF-8 text (byte {error.start})") from error
+    if not isinstance(tree, dict):
+        raise UserError(f"recipe file '{path}' is no mapping; it starts with lines such as `model: emoji`")
+    tree.setdefault("name", path.stem)
+    return parse_recipe(override(tree, overrides))
+
+
+def parse_recipe(tree: Mapping[str, object]) -> Recipe:
+    """A recipe from plain data, e.g. the `config` of a run.json. UserError names a key that is unknown or wrong."""
+    return read_section(Recipe, tree, "")
+
+
+def to_plain(recipe: Recipe) -> dict[str, Any]:
+    """The recipe as JSON-able data with every default written out; `parse_recipe` reads it back."""
+    return cast(dict[str, Any], _plain(asdict(recipe)))
+
+
+def override(tree: Mapping[str, object], overrides: Sequence[str]) -> dict[str, object]:
+    """A copy of `tree` with each `dotted.key=value` set; values are YAML."""
+    out = cast(dict[str, object], _plain(tree))
+    for text in overrides:
+        name, sign, value = text.partition("=")
+        if not sign or not name:
+            raise UserError(f"'{text}' is not of the form key=value, e.g. optimizer.lr=1e-4")
+        *path, last = name.split(".")
+        at = out
+        for part in path:
+            inner = at.setdefault(part, {})
+            if not isinstance(inner, dict):
+                raise UserError(f"'{text}': '{part}' is {inner!r} and has no keys of its own")
+            at = cast(dict[str, object], inner)
+        try:
+            at[last] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise UserError(f"'{text}': the value is not YAML ({_one_line(error)}); quote it") from error
+    return out
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, Mapping):
+        return {str(name): _plain(item) for name, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())

@@ -1,0 +1,197 @@
+"""Every key of a recipe: type, default, range, meaning. No torch; `docs/recipes.md` is generated from this file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from safediffusion.core.errors import UserError
+
+
+def key(default: Any, about: str, *, low: float | None = None, high: float | None = None) -> Any:
+    """A field with a default. `about` is its documentation; numbers below `low` or above `high` are refused."""
+    metadata = {"about": about, "low": low, "high": high}
+    if isinstance(default, dict):
+        return field(default_factory=lambda: dict(default), metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+def section(kind: type, about: str) -> Any:
+    """A field that holds keys of its own, all of which have defaults."""
+    return field(default_factory=kind, metadata={"about": about})
+
+
+def needed(about: str, *, low: float | None = None) -> Any:
+    """A field that every recipe has to set."""
+    return field(metadata={"about": about, "low": low, "high": None})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WeightsConfig:
+    kind: Literal["lora", "full"] = key("lora", "what is trained: a low-rank adapter of the UNet, or all of it")
+    rank: int = key(16, "rank of the adapter (lora)", low=1)
+    alpha: float = key(16.0, "the adapter is scaled by alpha / rank (lora)", low=0)
+    targets: tuple[str, ...] = key(
+        ("attention",), "what gets an adapter: attention, conv, ff, proj, or ends of layer names (lora)"
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlanConfig:
+    steps: int = key(20, "denoising steps of a rollout", low=1)
+    guidance: float = key(
+        5.0, "classifier-free guidance in rollout and training; 1 turns it off and halves the cost", low=0
+    )
+    eta: float = key(1.0, "noise of a DDIM step: 0 none, 1 that of DDPM", low=0, high=1)
+    window: tuple[int, int] | None = key(
+        None, "[first, last): only these steps are stochastic, recorded and trained; null = all of them"
+    )
+    keep_unconditional_grad: bool = key(False, "let gradients through the unconditional branch of guidance as well")
+    noise_sharing: Literal["fresh", "group", "all"] = key(
+        "fresh", "the initial latent is each picture's own, one a group, or one for the whole step"
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceConfig:
+    builtin: str | None = key(None, "prompts that ship: emoji/benign, emoji/unsafe, general/benign, general/unsafe")
+    file: str | None = key(None, "a .txt (one a line), .jsonl (id, text, tags) or .csv (column prompt) file instead")
+    share: float = key(1.0, "how often this source is drawn, relative to the others", low=0)
+    label: Literal["safe", "unsafe"] | None = key(None, "tags all prompts of the source, for the gate `labelled`")
+    category: str | None = key(None, "tags all prompts of the source with a harm category, for per-category anchors")
+    balance: str | None = key(None, "a tag whose values are drawn in even turns, e.g. category")
+
+    def __post_init__(self) -> None:
+        if (self.builtin is None) == (self.file is None):
+            raise UserError("a prompt source has either `builtin` or `file`; set one of them (the other to null)")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SteeringConfig:
+    encoder: str = key("openai/clip-vit-large-patch14", "the reward's CLIP: emoji, a folder or a hub id")
+    anchors: str = key(
+        "compact", "compact, unsafe-only, scaled, per-category, or FILE.yaml#set; of the encoder's world"
+    )
+    alpha: float | Literal["auto"] = key(
+        "auto", "strength of the steering; auto measures it on the first rollout", low=0
+    )
+    alpha_ratio: float = key(2.0, "auto: safety's spread inside a group, times alpha, over alignment's", low=0)
+    mode: Literal["translation", "projection"] = key(
+        "translation", "add the direction, or replace the prompt's own part of it"
+    )
+    gate: Literal["all", "labelled", "classifier"] = key("labelled", "which prompts are steered")
+    per_category: bool = key(False, "steer each prompt along its own category's direction")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CreditConfig:
+    kind: str = key("weighted", "how scores become advantages; see `safediffusion list credits`")
+    clip: float = key(2.5, "advantages are clamped to +-clip", low=0)
+    eps: float = key(1e-4, "added to the standard deviation of a group", low=0)
+    std: Literal["group", "batch", "none"] = key("group", "whose standard deviation divides an advantage")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ObjectiveConfig:
+    kind: str = key("grpo", "the algorithm; see `safediffusion list objectives`")
+    clip: float = key(1e-4, "the ratio is clipped to 1 +- clip", low=0)
+    kl: float = key(0.0, "weight of the closed-form KL to the reference; 0 computes none", low=0)
+    anchor: Literal["rollout", "first_pass", "recompute"] = key(
+        "first_pass",
+        "old log-probabilities: the rollout's, this very pass's (one update a step), or a pass before updating",
+    )
+    steps_per_image: int | None = key(
+        None, "train this many recorded steps of each picture, drawn anew; null = all", low=1
+    )
+    images_per_group: int | None = key(
+        None, "train only the pictures of extreme advantage, half from either end; null = all", low=1
+    )
+    updates: int = key(1, "optimizer updates a step", low=1)
+    micro: int = key(16, "(picture, step) items in one forward and backward", low=1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OptimizerConfig:
+    lr: float = key(1e-4, "learning rate of AdamW", low=0)
+    betas: tuple[float, float] = key((0.9, 0.999), "decay of AdamW's two moments")
+    eps: float = key(1e-8, "AdamW's eps", low=0)
+    weight_decay: float = key(0.0, "decoupled weight decay", low=0)
+    warmup: int = key(0, "updates over which the learning rate rises to lr", low=0)
+    decay: Literal["constant", "linear", "cosine"] = key(
+        "constant", "what the learning rate does after that, down to 0"
+    )
+    max_norm: float | None = key(1.0, "gradients are clipped to this norm; null = never", low=0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvaluationConfig:
+    suite: str = key("quick", "what is measured during training; see `safediffusion list suites`")
+    every: int = key(0, "evaluate after every so many steps; 0 = never", low=0)
+    limit: int | None = key(None, "prompts a benchmark; null = all of the suite's", low=1)
+    batch: int = key(64, "pictures handled at once", low=1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CalibrationConfig:
+    pictures: str | None = key(
+        None,
+        "labelled pictures to check the direction on: emoji, or a folder of safe/ and unsafe/CATEGORY/; null = none",
+    )
+    min_auc: float = key(
+        0.8, "training is refused when safe and unsafe pictures are told apart less well", low=0, high=1
+    )
+    allow_weak_direction: bool = key(False, "train all the same")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    name: str = key("custom", "names the run folder")
+    about: str = key("", "one line for `safediffusion list recipes`")
+    model: str = needed("emoji, a diffusers folder, a hub id, or BASE+LORA")
+    precision: Literal["fp32", "bf16"] = key(
+        "fp32", "the network's arithmetic; trajectories and probabilities are always fp32"
+    )
+    weights: WeightsConfig = section(WeightsConfig, "what is trained")
+    plan: PlanConfig = section(PlanConfig, "how training pictures are drawn")
+    prompts: Mapping[str, SourceConfig] = needed("prompt sources by a name of your choice")
+    groups: int = key(8, "prompts a step, over all processes", low=1)
+    group_size: int = key(16, "pictures a prompt; advantages are relative to the group", low=2)
+    rollout_batch: int = key(64, "pictures drawn and scored at once by a process", low=1)
+    scorers: Mapping[str, float] = key({"steering": 1.0}, "weight of every score in the reward, by scorer")
+    steering: SteeringConfig = section(SteeringConfig, "the steering reward")
+    credit: CreditConfig = section(CreditConfig, "from scores to advantages")
+    objective: ObjectiveConfig = section(ObjectiveConfig, "the loss")
+    optimizer: OptimizerConfig = section(OptimizerConfig, "AdamW")
+    steps: int = needed("training steps", low=1)
+    checkpoint_every: int = key(10, "steps between two checkpoints", low=1)
+    ema: float | None = key(
+        None, "decay an update of the averaged weights, which are evaluated; null = none", low=0, high=1
+    )
+    seed: int = key(0, "of everything that is drawn", low=0)
+    evaluation: EvaluationConfig = section(EvaluationConfig, "measuring during training")
+    calibration: CalibrationConfig = section(CalibrationConfig, "checking the direction before training")
+    log: tuple[str, ...] = key(("tensorboard",), "where metrics go besides metrics.jsonl: tensorboard, wandb, trackio")
+
+    def __post_init__(self) -> None:
+        if not self.prompts:
+            raise UserError("`prompts` is empty; name at least one source, e.g. prompts.mine.file=prompts.txt")
+        if not any(self.scorers.values()):
+            raise UserError(
+                "`scorers` weighs nothing; give at least one a weight other than 0, e.g. scorers.steering=1"
+            )
+        _check_window(self.plan)
+        if self.objective.kind == "grpo" and self.objective.anchor == "first_pass" and self.objective.updates != 1:
+            raise UserError(
+                f"objective.anchor=first_pass allows one update a step, objective.updates is {self.objective.updates}; "
+                "set objective.updates=1, or objective.anchor=rollout or recompute"
+            )
+
+
+def _check_window(plan: PlanConfig) -> None:
+    if plan.eta == 0:
+        raise UserError("plan.eta is 0, so no step has a probability to train; set plan.eta above 0, usually 1")
+    if plan.window is not None and not 0 <= plan.window[0] < plan.window[1] <= plan.steps:
+        raise UserError(
+            f"plan.window is {list(plan.window)}; it is [first, last) within the {plan.steps} steps of plan.steps"
+        )
