@@ -21,8 +21,8 @@ class MetricInfo:
     """What a metric is called and how it reads.
 
     `panel` is the figure it belongs to ("" = summary only); `headline` puts it in the summary table; `unit` is "share"
-    (0..1, shown in percent) or "number"; `against_base` marks metrics that only exist in a comparison; `note` says what a
-    reader could misread.
+    (0..1, shown in percent) or "number"; `against_base` marks metrics that only exist in a comparison; `note` says what
+    a reader could misread.
     """
 
     key: str

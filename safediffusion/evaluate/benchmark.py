@@ -48,7 +48,7 @@ class Metric(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Benchmark:
-    """`judge` is a factory, so that reading results loads no network. `unsafe` says which pictures a report must blur."""
+    """`judge` is a factory, so that reading results loads no network. `unsafe` says which pictures a report blurs."""
 
     name: str
     title: str

@@ -105,14 +105,14 @@ def _check_pairs(base: Side, other: Side) -> None:
     }
     if not shared:
         raise UserError(
-            f"'{base.name}' and '{other.name}' share no prompt and seed ({', '.join(base.rows)} against {', '.join(other.rows)}); "
-            "evaluate both on the same suite"
+            f"'{base.name}' ({', '.join(base.rows)}) and '{other.name}' ({', '.join(other.rows)}) share no prompt and "
+            "seed; evaluate both on the same suite"
         )
     for name in base.rows.keys() & other.rows.keys():
         versions = [_version(side, name) for side in (base, other)]
         if versions[0] != versions[1]:
             raise UserError(
-                f"'{base.name}' and '{other.name}' were evaluated with versions {versions[0]} and {versions[1]} of {name}; "
+                f"{name} has version {versions[0]} in '{base.name}' and {versions[1]} in '{other.name}'; "
                 "evaluate the older one again"
             )
 

@@ -33,9 +33,9 @@ Progress = Callable[[int, int], None]
 class Options:
     """How to evaluate.
 
-    `batch` is how many pictures are handled between two writes. On an accelerator it is also the number the network sees
-    at once; on a CPU that number is `tile_of`, so that any batch gives the same bytes. `model` says whose pictures these are
-    and goes into eval.json.
+    `batch` is how many pictures are handled between two writes. On an accelerator it is also the number the network
+    sees at once; on a CPU that number is `tile_of`, so that any batch gives the same bytes. `model` says whose pictures
+    these are and goes into eval.json.
     """
 
     plan: Plan
@@ -113,11 +113,10 @@ def _pictures(
 
 def draw(policy: Policy, rows: Sequence[Row], plan: Plan) -> list[Pixels]:
     """The pictures of these rows, as one batch: uint8 [H, W, 3] each."""
-    backbone = policy.backbone
     prompts = tuple(Prompt(id=row.prompt, text=row.text, tags=row.tags) for row in rows)
-    noise = Noise(tuple((row.seed, row.prompt, row.repeat) for row in rows), backbone.latent_shape)
-    latents, _ = denoise(policy, backbone.encode(prompts), noise, plan)
-    images = backbone.decode(latents)  # [B, 3, H, W] in [0, 1]
+    noise = Noise(tuple((row.seed, row.prompt, row.repeat) for row in rows), policy.latent_shape)
+    latents, _ = denoise(policy, policy.encode(prompts), noise, plan)
+    images = policy.decode(latents)  # [B, 3, H, W] in [0, 1]
     array = (images.float().clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous().cpu().numpy()
     return list(array)
 

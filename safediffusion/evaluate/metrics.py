@@ -82,7 +82,7 @@ class MacroRate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Changed:
-    """Of the pictures where `present` held for the base, the share where it no longer holds at the same prompt and seed.
+    """Of the pictures where `present` held for the base, the share where it does not at the same prompt and seed.
 
     Without a base it is not measured; the base against itself is 0 of n by construction. The paired difference is the
     net change (lost minus gained), because a share of losses alone can only be positive.

@@ -39,8 +39,9 @@ def evaluate(
 ) -> dict[str, Estimate]:
     """Metric key -> estimate, after drawing and judging what `folder` lacks; every process returns the same.
 
-    Whichever weights are active in `policy` are evaluated (wrap the call in `policy.using(...)`). Metrics defined against
-    a base (what changed) come from `compare`. UserError when the folder holds other weights, prompts or another plan.
+    Whichever weights are active in `policy` are evaluated (wrap the call in `policy.using(...)`). Metrics defined
+    against a base (what changed) come from `compare`. UserError when the folder holds other weights, prompts or another
+    plan.
     """
     if options.batch < 1:
         raise UserError(f"batch is {options.batch}; it must be at least 1")
@@ -48,7 +49,7 @@ def evaluate(
     if limit is not None and limit < 1:
         raise UserError(f"limit is {limit}; it must be at least 1 prompt a benchmark")
     items = [item for benchmark in suite.benchmarks for item in benchmark.items(limit)]
-    size = tile_of(policy.backbone.latent_shape, _device(policy), options.batch)
+    size = tile_of(policy.latent_shape, policy.device, options.batch)
     store, manifest = Store(folder), _describe(policy, suite, items, options)
     _admit(store, manifest)
     fleet.barrier()  # nobody writes before everybody has looked
@@ -123,17 +124,11 @@ def _plan(plan: Plan) -> dict[str, Any]:
 @torch.no_grad()
 def probe(policy: Policy, item: Row, plan: Plan) -> list[float]:
     """32 numbers that the active weights predict for a fixed input: enough to tell two sets of weights apart."""
-    cond = policy.backbone.encode((Prompt(id=item.prompt, text=item.text, tags=item.tags),))
-    device = _device(policy)
-    x = Noise(((0, "probe", 0),), policy.backbone.latent_shape).at(0).to(device)
-    t = policy.schedule.grid(plan.steps)[plan.steps // 2].expand(1).to(device)
-    raw = policy.predict(x, t, cond, plan.guidance).noise
+    cond = policy.encode((Prompt(id=item.prompt, text=item.text, tags=item.tags),))
+    x = Noise(((0, "probe", 0),), policy.latent_shape).at(0, policy.device)
+    t = policy.schedule.grid(plan.steps)[plan.steps // 2].expand(1).to(policy.device)
+    raw = policy.predict(x, t, cond, guidance=plan.guidance).noise
     return [round(float(value), 6) for value in raw.flatten()[:32]]
-
-
-def _device(policy: Policy) -> torch.device:
-    first: torch.Tensor = next(policy.backbone.network.parameters())
-    return first.device
 
 
 def _admit(store: Store, manifest: Mapping[str, Any]) -> None:

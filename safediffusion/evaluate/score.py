@@ -28,7 +28,7 @@ def score(
     again: bool = False,
     progress: Progress = lambda done, total: None,
 ) -> dict[str, int]:
-    """Add `scores[scorer.name]` to every row in `folder`; counts of rows scored, unscorable, kept and without a picture.
+    """Add `scores[scorer.name]` to every row in `folder`; how many were scored, unscorable, kept, without a picture.
 
     Rows that already hold a number are kept unless `again`. NaN is written as null: unscorable, not 0.
     """

@@ -1,0 +1,65 @@
+"""Where the numbers come from, in words a reader can check, and the whole record behind them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from safediffusion.core.comparison import Model
+
+from .markup import Html, join, tag
+
+
+def section(model: Model, index: int) -> Html:
+    """The facts of one model and, folded, everything that is recorded about it."""
+    facts = [pair for suite, manifest in _evaluations(model).items() for pair in _evaluation(suite, manifest)]
+    facts += _run(model.provenance.get("run"))
+    listed = [join(tag("dt", {}, term), tag("dd", {}, text)) for term, text in facts]
+    record = json.dumps(model.provenance, indent=1, ensure_ascii=False, sort_keys=True)
+    return join(
+        tag("h3", {"class": f"m{index}"}, tag("span", {"class": "swatch"}), model.name),
+        tag("dl", {"class": "facts"}, *listed),
+        tag(
+            "details", {}, tag("summary", {}, f"The full record of {model.name}"), tag("pre", {"tabindex": "0"}, record)
+        ),
+    )
+
+
+def _evaluations(model: Model) -> Mapping[str, Mapping[str, Any]]:
+    found = model.provenance.get("evaluation", {})
+    return found if isinstance(found, Mapping) else {}
+
+
+def _evaluation(suite: str, manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
+    plan, source = manifest.get("plan") or {}, manifest.get("source") or {}
+    benchmarks = [
+        f"{b['name']} v{b['version']} ({b['items']} pictures, {b['digest']})" for b in manifest.get("benchmarks", [])
+    ]
+    versions = [f"{name} {version}" for name, version in (manifest.get("versions") or {}).items()]
+    facts = [
+        ("Evaluation", suite),
+        ("Model", ", ".join(f"{key}: {value}" for key, value in (manifest.get("model") or {}).items())),
+        ("Sampling", ", ".join(f"{key} {value}" for key, value in plan.items() if value is not None)),
+        ("Prompts", ", ".join(benchmarks)),
+        ("Versions", ", ".join(versions)),
+        ("Source", _commit(source)),
+    ]
+    return [(term, text) for term, text in facts if text]
+
+
+def _run(run: object) -> list[tuple[str, str]]:
+    """The plain values of run.json; nested ones are in the full record."""
+    if not isinstance(run, Mapping):
+        return []
+    plain = [(f"Training: {key}", str(value)) for key, value in run.items() if isinstance(value, str | int | float)]
+    hashes = run.get("hashes") or run.get("weights")
+    if isinstance(hashes, Mapping):
+        plain += [(f"Training: {key}", str(value)) for key, value in hashes.items()]
+    return plain
+
+
+def _commit(source: Mapping[str, Any]) -> str:
+    if not source.get("commit"):
+        return "an installed package (no checkout)"
+    return f"commit {source['commit']}" + (", with uncommitted changes" if source.get("dirty") else "")
