@@ -17,9 +17,10 @@ def check_finite(scores: Mapping[str, Tensor], prompts: Sequence[Prompt], step: 
         bad = (~value.isfinite()).nonzero().flatten().tolist()
         if bad:
             raise UserError(
-                f"step {step}: reward '{name}' is {value[bad[0]].item()} for {len(bad)} of {len(value)} images, "
-                f"first for prompt '{prompts[bad[0]].id}'; no weight was changed. Check the scorer on that prompt, or lower the "
-                "learning rate"
+                f"step {step}: reward '{name}' is {value[bad[0]].item()} for {len(bad)} of {len(value)} images, first "
+                "for "
+                f"prompt '{prompts[bad[0]].id}'; no weight was changed. Check the scorer on that prompt, "
+                "or lower the learning rate"
             )
 
 

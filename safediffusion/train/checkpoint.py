@@ -1,0 +1,182 @@
+"""Checkpoints: written whole or not at all, checked before a byte of them is used. Safetensors and JSON only."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+from torch import Tensor
+
+from safediffusion.core.errors import UserError
+from safediffusion.core.types import Sliceable
+from safediffusion.models.files import read_weights, write_weights
+from safediffusion.models.policy import Policy, Weights
+from safediffusion.train.loop import Trainer
+
+E = TypeVar("E")
+M = TypeVar("M", bound=Sliceable)
+
+MANIFEST, STATE, OPTIMIZER = "manifest.json", "state.json", "optimizer.safetensors"
+FORMAT = 1
+
+
+def save_checkpoint(folder: Path, trainer: Trainer[E, M], *, done: int, keep: int | None = None) -> Path:
+    """Write `folder`/step-<done> after `done` steps and return it; then remove all but the newest `keep`.
+
+    Everything goes to a folder of another name, the manifest last, is flushed to the disk and renamed. So what is called
+    step-<done> is complete, whenever the process is killed. A full disk is a UserError; older ones stay intact.
+    """
+    final = folder / f"step-{done:06d}"
+    partial = folder / f".{final.name}.partial"
+    assert not final.exists(), f"{final} was written before"
+    with _disk(partial, folder):
+        partial.mkdir(parents=True)
+        for which in _stored(trainer.policy):
+            write_weights(partial / f"{which}.safetensors", trainer.policy, which)
+        save_file(_optimizer_state(trainer.optimizer), partial / OPTIMIZER)
+        _write_json(partial / STATE, {"step": done, "trainer": trainer.state()})
+        files = {
+            path.name: {"bytes": path.stat().st_size, "sha256": sha256(path)} for path in sorted(partial.iterdir())
+        }
+        _write_json(partial / MANIFEST, {"format": FORMAT, "step": done, "files": files})
+        for path in (*partial.iterdir(), partial):
+            _sync(path)
+        partial.rename(final)
+        _sync(folder)
+    if keep is not None:
+        for old in checkpoints(folder)[:-keep]:
+            _remove(old)
+    return final
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """The finished checkpoints of a run, oldest first."""
+    return sorted(folder.glob("step-*"))
+
+
+def clean(folder: Path) -> None:
+    """Remove what a killed process left half written or half removed."""
+    for left in folder.glob(".step-*"):
+        shutil.rmtree(left)
+
+
+def load_checkpoint(path: Path, trainer: Trainer[E, M]) -> int:
+    """Put a checkpoint into `trainer`, which must be built from the same recipe; returns the steps it had done.
+
+    UserError names the file that is missing, cut short or edited; nothing has been loaded then.
+    """
+    files = verify(path)
+    state = json.loads((path / STATE).read_text())
+    sets = _stored(trainer.policy)
+    wanted = {f"{which}.safetensors" for which in sets}
+    stored = {name for name in files if name.endswith(".safetensors")} - {OPTIMIZER}
+    if wanted != stored:
+        raise UserError(
+            f"checkpoint {path} holds {', '.join(sorted(stored))}, this recipe needs {', '.join(sorted(wanted))}; "
+            "resume with the recipe it was trained with"
+        )
+    for which in sets:
+        trainer.policy.load_state(read_weights(path / f"{which}.safetensors")[0], which)
+    _load_optimizer(trainer.optimizer, read_weights(path / OPTIMIZER)[0])
+    trainer.load_state(state["trainer"])
+    return int(state["step"])
+
+
+def verify(path: Path) -> frozenset[str]:
+    """The files of a checkpoint, after comparing each with the manifest; UserError names the first that differs."""
+    remedy = f"delete {path} to resume from the checkpoint before it"
+    try:
+        manifest = json.loads((path / MANIFEST).read_text())
+        files, step = manifest["files"], manifest["step"]
+        recorded = {str(name): (int(entry["bytes"]), str(entry["sha256"])) for name, entry in files.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{path / MANIFEST} is missing or damaged; {remedy}") from error
+    if manifest.get("format") != FORMAT or path.name != f"step-{step:06d}":
+        raise UserError(f"{path / MANIFEST} does not belong to this checkpoint or is of another version; {remedy}")
+    for name in sorted({STATE, OPTIMIZER, f"{Weights.LIVE}.safetensors"} - recorded.keys()):
+        raise UserError(f"{path / MANIFEST} does not list {name}; {remedy}")
+    for name, (size, digest) in recorded.items():
+        file = path / name
+        if not file.is_file():
+            raise UserError(f"{file} is missing; {remedy}")
+        if file.stat().st_size != size:
+            raise UserError(f"{file} has {file.stat().st_size} bytes instead of {size}: it was cut short; {remedy}")
+        if sha256(file) != digest:
+            raise UserError(f"{file} was changed after it was written (its SHA-256 differs); {remedy}")
+    return frozenset(recorded)
+
+
+def sha256(path: Path) -> str:
+    """The digest of a file, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _stored(policy: Policy) -> list[Weights]:
+    """The sets that cannot be rebuilt from the base."""
+    return sorted(policy.allocated - {Weights.REFERENCE})
+
+
+def _optimizer_state(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """`<parameter's number>.<name>` -> tensor. Everything else in an optimizer's state comes from the recipe."""
+    found: dict[str, Tensor] = {}
+    for number, entries in optimizer.state_dict()["state"].items():
+        for name, value in entries.items():
+            assert isinstance(value, Tensor), f"optimizer state '{name}' is a {type(value).__name__}, not a tensor"
+            found[f"{number}.{name}"] = value.detach().cpu().clone().contiguous()
+    return found
+
+
+def _load_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, value in tensors.items():
+        number, _, name = key.partition(".")
+        state.setdefault(int(number), {})[name] = value
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def _write_json(path: Path, value: Any) -> None:
+    path.write_text(json.dumps(value, indent=1) + "\n")
+
+
+def _remove(path: Path) -> None:
+    """Remove a checkpoint; killed half-way, it is not called a checkpoint any more."""
+    hidden = path.with_name(f".{path.name}.removed")
+    path.rename(hidden)
+    shutil.rmtree(hidden)
+
+
+def _sync(path: Path) -> None:
+    """Return once a file, or a folder's list of names, is on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def _disk(partial: Path, folder: Path) -> Iterator[None]:
+    """Turn a disk that is full or cannot be written into a UserError, after removing what was begun."""
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(partial, ignore_errors=True)
+        full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+        full = full or f"os error {errno.ENOSPC}" in str(error) or f"os error {errno.EDQUOT}" in str(error)
+        last = checkpoints(folder)
+        intact = f"the last checkpoint, {last[-1]}, is intact" if last else "there is no earlier checkpoint"
+        raise UserError(
+            f"checkpoint {partial.name.strip('.').removesuffix('.partial')} could not be written: "
+            f"{'no space left on the disk' if full else error}; {intact}. Free some space, then resume"
+        ) from error
