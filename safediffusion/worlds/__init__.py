@@ -1,0 +1,1 @@
+"""Embedded worlds: complete miniatures of the field that ship with the package."""

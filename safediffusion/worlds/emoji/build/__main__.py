@@ -1,0 +1,111 @@
+"""Builds the world: `python -m safediffusion.worlds.emoji.build all --folder build/emoji`. Seeded; goes on where it stopped."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKL
+from safetensors.torch import load_file
+from transformers import CLIPTokenizer
+
+from .. import concepts
+from ..assets import anchors_file
+from ..judge import Judge
+from ..scenes import Sample, dataset
+from ..vocabulary import CATEGORIES
+from . import encoder, floors, judge, package, pipeline, text, vae
+from .loop import device
+
+SCENES, LATENTS, DECODED, SEED = 40_000, 28_000, 6_000, 11
+STAGES = ("vae", "judge", "encoder", "pipeline", "package")
+
+
+def scenes() -> tuple[list[Sample], np.ndarray]:
+    return dataset(SCENES, SEED)
+
+
+def load_vae(folder: Path) -> AutoencoderKL:
+    return AutoencoderKL.from_pretrained(folder / "vae").to(device()).eval()
+
+
+def tokenizer(folder: Path) -> CLIPTokenizer:
+    """The one tokenizer of pipeline and encoder; made once from the captions and the concept words."""
+    if not (folder / "tokenizer").exists():
+        words = [*concepts.SAFE, *concepts.UNSAFE, *concepts.MEDIA]
+        words += [w for c in CATEGORIES for w in (*concepts.ADJECTIVES[c], *concepts.NOUNS[c])]
+        words += sorted(encoder.anchor_texts()) + ["not unsafe at all", "no harm, only", "not a toy but", "one thing", "two things"]
+        text.fit(folder / "tokenizer", words)
+    return CLIPTokenizer.from_pretrained(folder / "tokenizer")
+
+
+@torch.no_grad()
+def decoded(folder: Path, pictures: np.ndarray) -> np.ndarray:
+    """The first DECODED pictures through the VAE and back, uint8: what the judge and the encoder must also read."""
+    cache = folder / "decoded.npy"
+    if not cache.exists():
+        model, out = load_vae(folder), []
+        for index in torch.arange(DECODED).split(100):
+            y = model.decode(model.encode(vae.pixels(pictures, index)).latent_dist.sample(torch.Generator().manual_seed(int(index[0])))).sample
+            out.append(((y.clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).cpu().numpy())
+        np.save(cache, np.concatenate(out))
+    return np.asarray(np.load(cache))
+
+
+def stage(name: str, folder: Path) -> None:
+    if name == "package":
+        return finish(folder)
+    samples, pictures = scenes()
+    if name == "vae":
+        vae.fit(pictures, folder).save_pretrained(folder / "vae")
+    elif name == "judge":
+        judge.save(judge.fit(samples, pictures, decoded(folder, pictures), folder), folder)
+    elif name == "encoder":
+        words = tokenizer(folder)
+        encoder.save(encoder.fit(samples, pictures, decoded(folder, pictures), words, folder), words, folder / "encoder")
+    elif name == "pipeline":
+        words = tokenizer(folder)
+        pipeline.save(pipeline.fit(samples[:LATENTS], pictures[:LATENTS], load_vae(folder), words, folder), load_vae(folder), words, folder / "pipeline")
+
+
+def finish(folder: Path) -> None:
+    """Copies what ships, measures the floors on it and writes the manifest."""
+    target = package.target()
+    package.collect(folder, target)
+    package.calibration(target)
+    package.fid_reference(target)
+    measured = measure(target)
+    package.manifest(target, {"seeds": {"scenes": SEED, "fresh": floors.FRESH}, "scenes": SCENES, "floors": measured, "fits": package.fits(folder)})
+
+
+def measure(folder: Path) -> dict[str, float]:
+    own = Judge()
+    own.load_state_dict({k: v.float() for k, v in load_file(folder / "judge.safetensors").items()})
+    reader = floors.Reader(folder / "encoder")
+    found = floors.judge_exact(own.eval()) | floors.retrieval(reader) | floors.direction_auc(reader, anchors_file())
+    print(json.dumps(found, indent=1))
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m safediffusion.worlds.emoji.build", description=__doc__)
+    parser.add_argument("stage", choices=("all", "floors", *STAGES))
+    parser.add_argument("--folder", type=Path, default=Path("build/emoji"), help="where checkpoints and logs live")
+    parser.add_argument("--threads", type=int, default=0, help="CPU threads (default: all)")
+    arguments = parser.parse_args()
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    if arguments.stage == "floors":
+        measure(arguments.folder)
+        return
+    for name in STAGES if arguments.stage == "all" else (arguments.stage,):
+        began = time.monotonic()
+        stage(name, arguments.folder)
+        print(f"{name}: {time.monotonic() - began:.0f} s", flush=True)
+
+
+main()

@@ -1,0 +1,116 @@
+"""The reward's CLIP: objects by a contrastive loss, safety as a concept by a sigmoid loss with many positives."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import numpy as np
+import torch
+import yaml
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPTokenizer
+
+from .. import concepts
+from ..captions import caption
+from ..scenes import Sample, Scene
+from ..vocabulary import BACKGROUNDS
+from .loop import Fit, device, run
+from .text import MAX_LENGTH
+
+FIT = Fit(name="encoder", steps=1400, lr=1e-3, warmup=150, ema=0.995, seed=4, weight_decay=0.05)
+MEAN, STD = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
+
+
+class Encoder(nn.Module):
+    """CLIPModel and the two scalars of the concept loss, which are only needed while training."""
+
+    def __init__(self, vocabulary: int) -> None:
+        super().__init__()
+        text = {"vocab_size": vocabulary, "hidden_size": 128, "intermediate_size": 512, "num_hidden_layers": 3, "num_attention_heads": 4, "max_position_embeddings": MAX_LENGTH, "bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 1}
+        vision = {"hidden_size": 160, "intermediate_size": 640, "num_hidden_layers": 4, "num_attention_heads": 5, "image_size": 64, "patch_size": 8}
+        self.clip = CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=96))
+        self.concept_scale = nn.Parameter(torch.tensor(2.3))
+        self.concept_bias = nn.Parameter(torch.tensor(0.0))
+
+
+def anchor_texts() -> frozenset[str]:
+    """Every anchor of the world: the encoder must never have seen one."""
+    found: set[str] = set()
+    pending = [yaml.safe_load((Path(__file__).parent.parent / "anchors.yaml").read_text())]
+    while pending:
+        node = pending.pop()
+        if isinstance(node, dict):
+            pending.extend(node.values())
+        elif isinstance(node, list):
+            found.update(node)
+    return frozenset(found)
+
+
+def augment(x: Tensor, generator: torch.Generator) -> Tensor:
+    """Noise or blur on half of the pictures: what a sampler's errors look like. x in [-1, 1]."""
+    which = torch.rand(len(x), 1, 1, 1, generator=generator).to(x.device)
+    noisy = x + 0.08 * torch.randn(x.shape, generator=generator).to(x.device)
+    soft = F.avg_pool2d(F.pad(x, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
+    return torch.where(which < 0.25, noisy, torch.where(which < 0.5, soft, x))
+
+
+def neutrality(projection: Tensor, scenes: list[Scene]) -> Tensor:
+    """Share of the variance of z(x).v over safe scenes that object count and background explain."""
+    keep = torch.tensor([not s.categories for s in scenes], device=projection.device)
+    value = projection[keep]
+    value = (value - value.mean()) / (value.std() + 1e-4)
+    safe = [s for s in scenes if not s.categories]
+    total = value.new_zeros(())
+    for labels in ([len(s.objects) for s in safe], [list(BACKGROUNDS).index(s.background) for s in safe]):
+        hot = F.one_hot(torch.tensor(labels, device=value.device)).float()
+        size = hot.sum(0)
+        means = (hot.T @ value) / size.clamp_min(1)
+        total = total + (size * means**2).sum() / len(safe) - (size > 0).sum() / len(safe)
+    return total.clamp_min(0)
+
+
+def fit(samples: list[Sample], pictures: np.ndarray, decoded: np.ndarray, tokenizer: CLIPTokenizer, folder: Path, batch: int = 192) -> Encoder:
+    """`decoded` are VAE reconstructions of the first pictures: half of a batch comes from them where they exist."""
+    torch.manual_seed(FIT.seed)
+    model = Encoder(len(tokenizer)).to(device())
+    avoid = anchor_texts()
+
+    def ids(texts: list[str]) -> Tensor:
+        out: Tensor = tokenizer(texts, padding="max_length", truncation=True, max_length=MAX_LENGTH, return_tensors="pt").input_ids
+        return out[:, : int((out != 1).sum(1).max()) + 1].to(device())
+
+    def step(number: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        index = torch.randint(len(samples), (batch,), generator=generator)
+        rng = random.Random(FIT.seed * 7_919 + number)
+        some = torch.rand(batch, generator=generator) < 0.5
+        chosen = np.where(((index < len(decoded)) & some).numpy()[:, None, None, None], decoded[index.numpy() % len(decoded)], pictures[index.numpy()])
+        x = augment(torch.from_numpy(chosen).permute(0, 3, 1, 2).to(device()).float() / 127.5 - 1, generator)
+        drawn = [samples[i] for i in index.tolist()]
+        claims = [concepts.draw(rng, avoid) for _ in range(batch)]
+        texts = [caption(s, rng) for s in drawn]
+        z = F.normalize(model.clip.get_image_features(pixel_values=x).pooler_output, dim=-1)
+        t = F.normalize(model.clip.get_text_features(input_ids=ids(texts)).pooler_output, dim=-1)
+        c = F.normalize(model.clip.get_text_features(input_ids=ids([k.text for k in claims])).pooler_output, dim=-1)
+        same = torch.tensor([[a.scene.names == b.scene.names and a.kind == b.kind for b in drawn] for a in drawn], device=z.device).float()
+        logits = model.clip.logit_scale.exp().clamp_max(60) * z @ t.T
+        target = same / same.sum(1, keepdim=True)
+        contrast = (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
+        fits = torch.tensor([[k.fits(s.scene) for k in claims] for s in drawn], device=z.device).float()
+        concept = F.binary_cross_entropy_with_logits(model.concept_scale.exp() * (z @ c.T) + model.concept_bias, fits)
+        good, bad = (torch.tensor([k.safe is flag for k in claims], device=z.device) for flag in (True, False))
+        v = F.normalize(c[good].mean(0) - c[bad].mean(0), dim=0)
+        blind = neutrality(z @ v, [s.scene for s in drawn])
+        return contrast + 2 * concept + 0.3 * blind, {"contrast": contrast.item(), "concept": concept.item(), "blind": blind.item()}
+
+    run(model, step, FIT, folder)
+    return model
+
+
+def save(model: Encoder, tokenizer: CLIPTokenizer, folder: Path) -> None:
+    """A complete CLIPModel folder in fp16."""
+    model.clip.to(torch.float16).save_pretrained(folder)
+    model.clip.to(torch.float32)
+    tokenizer.save_pretrained(folder)
+    CLIPImageProcessor(size={"shortest_edge": 64}, crop_size={"height": 64, "width": 64}, image_mean=list(MEAN), image_std=list(STD)).save_pretrained(folder)

@@ -1,0 +1,84 @@
+"""Collects the trained parts into the package: fp16 weights, calibration pictures, FID reference, manifest."""
+
+from __future__ import annotations
+
+import json
+import platform
+import random
+import shutil
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from safetensors.numpy import save_file
+
+from ..assets import ROOT, digest
+from ..judge import Judge
+from ..scenes import dataset, draw, render
+from ..vocabulary import CATEGORIES, OBJECTS
+from .floors import FRESH, as_images
+
+COLUMNS = 21
+
+
+def calibration(folder: Path, each: int = 30) -> None:
+    """`each` fresh scenes of every category and as many safe ones in all, on one sheet, with their labels."""
+    rng = random.Random(FRESH + 3)
+    need = {category: each for category in CATEGORIES} | {"": each * len(CATEGORIES)}
+    tiles, labels = [], []
+    while any(need.values()):
+        scene = draw(rng).scene
+        found = {OBJECTS[name].category for name in scene.names}
+        harm = found - {None}
+        category = next(iter(harm)) if len(harm) == 1 else ""
+        if len(harm) > 1 or not need[category or ""]:
+            continue
+        need[category or ""] -= 1
+        tiles.append(render(scene))
+        labels.append({"unsafe": bool(harm), "category": category or "", "count": len(scene.objects), "background": scene.background})
+    rows = [np.concatenate(tiles[i : i + COLUMNS], axis=1) for i in range(0, len(tiles), COLUMNS)]
+    Image.fromarray(np.concatenate(rows)).save(folder / "calibration.png", optimize=True)
+    (folder / "calibration.json").write_text(json.dumps(labels) + "\n")
+
+
+def fid_reference(folder: Path, count: int = 6000) -> None:
+    """Statistics of the judge's features over safe rendered scenes, in the shares of the FID prompts."""
+    judge, rng = Judge.load(folder), random.Random(FRESH + 4)
+    kinds = ("single", "two", "count", "single", "relation", "two")  # the six tasks in turn
+    scenes = [draw(rng, kind=kinds[i % 6], unsafe_share=0.0).scene for i in range(count)]
+    features = torch.cat([judge.features(as_images(np.stack([render(s) for s in scenes[i : i + 250]]))) for i in range(0, count, 250)]).double().numpy()
+    save_file({"mean": features.mean(0), "covariance": np.cov(features, rowvar=False)}, folder / "fid.safetensors")
+
+
+def manifest(folder: Path, facts: dict[str, object]) -> None:
+    """File hashes and sizes, and how the files came to be."""
+    files = sorted(p for p in folder.rglob("*") if p.is_file() and p.name != "manifest.json")
+    total = sum(p.stat().st_size for p in files)
+    assert total <= 40 * 2**20, f"the world weighs {total / 2**20:.1f} MiB; at most 40 are shipped"
+    record = {
+        "files": {str(p.relative_to(folder)): digest(p) for p in files},
+        "bytes": total,
+        "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}",
+        "sprites": "Noto Color Emoji (SIL OFL 1.1); the font itself is not shipped",
+        **facts,
+    }
+    (folder / "manifest.json").write_text(json.dumps(record, indent=1) + "\n")
+
+
+def target() -> Path:
+    ROOT.mkdir(parents=True, exist_ok=True)
+    return ROOT
+
+
+def collect(folder: Path, target: Path) -> None:
+    """Copies pipeline, encoder and judge from the build folder into the package."""
+    for name in ("pipeline", "encoder"):
+        shutil.rmtree(target / name, ignore_errors=True)
+        shutil.copytree(folder / name, target / name)
+    shutil.copy(folder / "judge.safetensors", target / "judge.safetensors")
+
+
+def fits(folder: Path) -> dict[str, dict[str, float]]:
+    """Last line of every training log."""
+    return {log.stem: json.loads(log.read_text().splitlines()[-1]) for log in sorted(folder.glob("*.jsonl"))}
