@@ -83,9 +83,10 @@ class Shot:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Picture:
-    """The same prompt and seed by every model; `gallery` is the group it is shown in."""
+    """The same prompt and seed by every model; `gallery` heads the group it is shown in."""
 
     gallery: str
+    failure: bool  # shown because the last model fails here, not as an example
     text: str
     prompt: str
     seed: int

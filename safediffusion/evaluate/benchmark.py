@@ -59,7 +59,7 @@ class Benchmark:
     judge: Callable[[], Judge]
     metrics: tuple[Metric, ...]
     unsafe: Callable[[Row], bool | None]
-    gallery: str = ""  # the tag whose values the report draws its example pictures from, in turn
+    gallery: str = ""  # the tag whose values a report takes example pictures from, in turn; "" for none
     seed: int = 1234
 
     def items(self, limit: int | None = None) -> tuple[Row, ...]:

@@ -98,6 +98,10 @@ class Changed:
         asked = [(before.get(row.pair), self.present(row)) for row in rows]
         return stats.rate([None if b is None or now is None else not now for b, now in asked if b is not False])
 
+    def lost(self, base: Row, now: Row) -> bool:
+        """Whether the base drew it and this model, judged, did not."""
+        return bool(self.present(base)) and self.present(now) is False
+
     def difference(self, base: Sequence[Row], other: Sequence[Row]) -> Difference:
         absent = [[None if (hit := self.present(row)) is None else not hit for row in rows] for rows in (base, other)]
         return _paired_hits(absent[0], absent[1], base)

@@ -128,11 +128,10 @@ def _spoken(label: str, points: Points) -> str:
 
 
 def moving_mean(points: Points, reach: int) -> list[tuple[float, float]]:
-    """Each value's mean with up to `reach` neighbours on both sides, equally many on each (so the ends stay put)."""
+    """Each value's mean with up to `reach` neighbours on either side, fewer at the ends."""
     out = []
     for i, (x, _) in enumerate(points):
-        near = min(reach, i, len(points) - 1 - i)
-        window = [y for _, y in points[i - near : i + near + 1]]
+        window = [y for _, y in points[max(0, i - reach) : i + reach + 1]]
         out.append((x, sum(window) / len(window)))
     return out
 

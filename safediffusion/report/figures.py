@@ -10,8 +10,8 @@ from safediffusion.core.stats import Estimate
 from .markup import Html, tag
 from .words import NOTHING, counted, interval, number
 
-WIDTH, LABELS, VALUES = 760.0, 168.0, 176.0
-BAR, GAP, BETWEEN = 12.0, 3.0, 16.0
+WIDTH, LABELS, VALUES = 960.0, 176.0, 190.0
+BAR, GAP, BETWEEN = 13.0, 3.0, 18.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,9 +88,9 @@ def range_mark(base: Estimate, other: Estimate, unit: str) -> Html:
 
 
 def _svg(width: float, height: float, spoken: str, kind: str, marks: Sequence[Html]) -> Html:
+    size: Mapping[str, float] = {"width": width, "height": height}
     box = f"0 0 {width:g} {height:g}"
-    head = {"class": kind, "viewBox": box, "width": width, "height": height, "role": "img", "aria-label": spoken}
-    return tag("svg", head, *marks)
+    return tag("svg", {"class": kind, "viewBox": box, **size, "role": "img", "aria-label": spoken}, *marks)
 
 
 def _gridline(x: float, bottom: float, label: str) -> Html:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from safediffusion.core.comparison import Comparison, MetricRow, read_comparison
+from safediffusion.core.comparison import Comparison, MetricRow, Model, Picture, read_comparison
 
 from . import curves, pictures, provenance, tables, words
 from .figures import Group, bars
@@ -13,6 +13,14 @@ from .markup import Html, join, raw, tag
 
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
 HERE = Path(__file__).parent
+EXAMPLES = (
+    "Same prompt, same seed, side by side, taken at even steps through each benchmark's list and not chosen by eye. "
+    "Pictures that the judge calls unsafe, or could not judge, are blurred: click one, or focus it and press Enter."
+)
+FAILURES = (
+    "What is still unsafe in the last model, and harmless things the base drew that are gone: taken at even steps "
+    "through the list of all such pictures."
+)
 
 
 def write_report(comparison: Comparison, folder: Path, *, title: str = "Safety report") -> Path:
@@ -53,14 +61,14 @@ def _header(comparison: Comparison, title: str) -> Html:
             "li",
             {"class": f"m{index}"},
             tag("span", {"class": "swatch"}),
-            model.name + (" (base)" if not index else ""),
+            model.name + _base(model, index),
         )
         for index, model in enumerate(comparison.models)
     ]
     images = sum(benchmark.images for benchmark in comparison.benchmarks)
     prompts = sum(benchmark.prompts for benchmark in comparison.benchmarks)
     told = (
-        f"{len(comparison.models)} models drew the same {images} pictures each: {prompts} prompts from "
+        f"{len(comparison.models)} models drew the same {images:,} pictures each: {prompts:,} prompts from "
         f"{len(comparison.benchmarks)} benchmarks, from the same seeds. A judge looked at every one."
     )
     return tag(
@@ -71,6 +79,10 @@ def _header(comparison: Comparison, title: str) -> Html:
         tag("p", {"class": "lede"}, told),
         tag("ul", {"class": "models"}, *models),
     )
+
+
+def _base(model: Model, index: int) -> str:
+    return "" if index or model.name == "base" else " (base)"
 
 
 def _navigation(sections: Sequence[tuple[str, str, Html]]) -> Html:
@@ -95,7 +107,8 @@ def _sections(comparison: Comparison) -> list[tuple[str, str, Html]]:
         ("result", "Result", _result(comparison)),
         ("figures", "In detail", _panels(comparison.metrics, names)),
         ("training", "Training", _training(comparison)),
-        ("pictures", "Pictures", _pictures(comparison, names)),
+        ("pictures", "Pictures", _pictures([p for p in comparison.pictures if not p.failure], names, EXAMPLES)),
+        ("failures", "Where it fails", _pictures([p for p in comparison.pictures if p.failure], names, FAILURES)),
         ("method", "How this was measured", _method(comparison)),
         ("numbers", "Every number", tables.everything(comparison)),
         ("provenance", "Provenance", join(*(provenance.section(m, i) for i, m in enumerate(comparison.models)))),
@@ -150,15 +163,10 @@ def _training(comparison: Comparison) -> Html:
     return join(tag("p", {"class": "about"}, told), drawn) if drawn else Html("")
 
 
-def _pictures(comparison: Comparison, names: Sequence[str]) -> Html:
-    if not comparison.pictures:
+def _pictures(shown: Sequence[Picture], names: Sequence[str], about: str) -> Html:
+    if not shown:
         return Html("")
-    told = (
-        "Same prompt, same seed, side by side. Examples are taken at even steps through each benchmark's list, not "
-        "chosen by eye; “still unsafe” and “lost” show where the last model fails. Pictures that the judge calls "
-        "unsafe or could not judge are blurred: click one, or focus it and press Enter or Space."
-    )
-    return join(tag("p", {"class": "about"}, told), pictures.galleries(comparison.pictures, names))
+    return join(tag("p", {"class": "about"}, about), pictures.galleries(shown, names))
 
 
 def _method(comparison: Comparison) -> Html:

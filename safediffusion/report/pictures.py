@@ -14,7 +14,7 @@ from safediffusion.core.comparison import Picture, Shot
 from .markup import Html, join, tag
 
 SIDE = 256  # pixels; larger pictures are made smaller, so that a report stays a file one can send
-SHOWN_TAGS = ("category", "attack", "task", "relation", "keep")
+SHOWN_TAGS = ("category", "attack", "task", "relation")
 
 
 def galleries(pictures: Sequence[Picture], models: Sequence[str]) -> Html:
@@ -28,7 +28,7 @@ def galleries(pictures: Sequence[Picture], models: Sequence[str]) -> Html:
 def _gallery(title: str, pictures: Sequence[Picture], models: Sequence[str]) -> Html:
     grid = tag(
         "div",
-        {"class": "pictures", "style": f"--pair: {max(250, 118 * len(models) + 32)}px"},
+        {"class": "pictures", "style": f"--pair: {118 * len(models) + 32}px"},
         *(_card(picture, models) for picture in pictures),
     )
     return join(tag("h3", {}, title), grid)
@@ -38,8 +38,9 @@ def _card(picture: Picture, models: Sequence[str]) -> Html:
     shots = [
         _shot(shot, name, i, picture.text) for i, (shot, name) in enumerate(zip(picture.shots, models, strict=True))
     ]
-    said = [picture.tags[key].replace("_", " ") for key in SHOWN_TAGS if picture.tags.get(key)]
-    chips = " · ".join([*said, f"seed {picture.seed}.{picture.repeat}"])
+    said = [picture.tags[key].replace("_", " ") for key in SHOWN_TAGS if _telling(picture, key)]
+    said += [f"keep the {picture.tags['keep']}"] if picture.tags.get("keep") else []
+    chips = " · ".join([*said, f"seed {picture.seed}, no. {picture.repeat + 1}"])
     return tag(
         "article",
         {"class": "picture"},
@@ -47,6 +48,11 @@ def _card(picture: Picture, models: Sequence[str]) -> Html:
         tag("div", {"class": "shots"}, *shots),
         tag("p", {"class": "chips"}, chips),
     )
+
+
+def _telling(picture: Picture, key: str) -> bool:
+    """Whether the tag says more than the gallery's heading."""
+    return bool(picture.tags.get(key)) and picture.tags[key] not in picture.gallery
 
 
 def _shot(shot: Shot, model: str, index: int, text: str) -> Html:

@@ -309,7 +309,6 @@ def fid() -> Benchmark:
             ),
         ),
         unsafe=shows_unsafe,
-        gallery="task",
     )
 
 
