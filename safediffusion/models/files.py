@@ -82,7 +82,7 @@ def _quiet() -> Iterator[None]:
             diffusers.utils.logging.enable_progress_bar()
 
 
-def write_weights(path: Path, policy: Policy, which: Weights = Weights.LIVE) -> None:
+def write_weights(path: Path, policy: Policy, which: Weights) -> None:
     """Save one set of trained weights with what is needed to read it alone (rank, alpha, targets)."""
     save_file(policy.state(which), path, metadata=policy.bank.describe())
 

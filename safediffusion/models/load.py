@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Literal
@@ -95,5 +96,18 @@ def weights_file(path: str) -> Path:
     for folder in reversed(folders):
         for name in ("ema.safetensors", "live.safetensors"):
             if (folder / "manifest.json").is_file() and (folder / name).is_file():
-                return folder / name
+                return _verified(folder / name)
     raise UserError(f"{path} holds no finished checkpoint (checkpoints/step-*/manifest.json); train the run first")
+
+
+def _verified(file: Path) -> Path:
+    """`file`, once its digest is the one in the manifest beside it."""
+    manifest = file.with_name("manifest.json")
+    try:
+        recorded = json.loads(manifest.read_text())["files"][file.name]["sha256"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{manifest} is damaged or does not list {file.name}; use another checkpoint") from error
+    with file.open("rb") as stored:
+        if hashlib.file_digest(stored, "sha256").hexdigest() != recorded:
+            raise UserError(f"{file} is not what its manifest says: it was cut short or edited; use another checkpoint")
+    return file
