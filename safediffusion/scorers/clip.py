@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -14,6 +15,7 @@ from huggingface_hub import hf_hub_download
 from torch import Tensor
 from torch.nn.functional import interpolate, normalize
 from transformers import CLIPModel, CLIPTokenizer
+from transformers.utils import logging
 
 from safediffusion.core.errors import UserError
 from safediffusion.scorers.base import ImageBatch
@@ -94,8 +96,9 @@ class ClipEncoder:
     ) -> None:
         local = Path(source).is_dir()
         try:
-            model: Any = CLIPModel.from_pretrained(str(source), local_files_only=local, dtype=dtype)
-            self._tokenizer = CLIPTokenizer.from_pretrained(str(source), local_files_only=local)
+            with _quiet():
+                model: Any = CLIPModel.from_pretrained(str(source), local_files_only=local, dtype=dtype)
+                self._tokenizer = CLIPTokenizer.from_pretrained(str(source), local_files_only=local)
             config = Path(source, PREPROCESSOR) if local else Path(hf_hub_download(str(source), PREPROCESSOR))
             self._prepare = Preprocessing.read(config)
         except OSError as error:
@@ -135,6 +138,18 @@ class ClipEncoder:
         if len(self._known) > self._room:
             self._known.popitem(last=False)
         return self._known[text]
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """No progress bar while a few files are read."""
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()  # type: ignore[no-untyped-call]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

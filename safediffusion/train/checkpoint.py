@@ -33,8 +33,8 @@ FORMAT = 1
 def save_checkpoint(folder: Path, trainer: Trainer[E, M], *, done: int, keep: int | None = None) -> Path:
     """Write `folder`/step-<done> after `done` steps and return it; then remove all but the newest `keep`.
 
-    Everything goes to a folder of another name, the manifest last, is flushed to the disk and renamed. So what is called
-    step-<done> is complete, whenever the process is killed. A full disk is a UserError; older ones stay intact.
+    Everything goes to a folder of another name, the manifest last, is flushed to the disk and renamed. So what is
+    called step-<done> is complete, whenever the process is killed. A full disk is a UserError; older ones stay intact.
     """
     final = folder / f"step-{done:06d}"
     partial = folder / f".{final.name}.partial"

@@ -128,7 +128,7 @@ class _Session:
     """What the main process writes while it trains."""
 
     def __init__(self, experiment: Experiment[E, M], folder: Path, done: int, stack: ExitStack) -> None:
-        self._save = lambda step: save_checkpoint(
+        self._save: Callable[[int], Path] = lambda step: save_checkpoint(
             folder / "checkpoints", experiment.trainer, done=step, keep=experiment.checkpoints_kept
         )
         self.metrics = MetricsFile(folder, done=done)

@@ -1,0 +1,176 @@
+"""Rollouts: pure in the step, the same in any batch, scored and credited as said."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from safediffusion.core.errors import UserError
+from safediffusion.core.fleet import Fleet
+from safediffusion.credit.base import pooled_spread
+from safediffusion.credit.weighted import WeightedSum
+from safediffusion.data.mixture import Mixture, Source
+from safediffusion.diffusion.denoise import Plan
+from safediffusion.diffusion.dynamics import Ddim
+from safediffusion.scorers.base import ImageBatch
+from tests import tiny, training
+
+
+@pytest.mark.parametrize("rollout_batch", [1, 3, 8])
+def test_the_rollout_batch_does_not_change_the_images(rollout_batch: int) -> None:
+    policy = tiny.policy(trained=True)
+    whole, _ = training.collector().collect(policy, 5)
+    chunked, _ = replace(training.collector(), rollout_batch=rollout_batch).collect(policy, 5)
+    torch.testing.assert_close(chunked.rollout.latents, whole.rollout.latents, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(chunked.scores["steering"], whole.scores["steering"], atol=1e-4, rtol=1e-4)
+    assert chunked.rollout.prompts == whole.rollout.prompts
+
+
+def test_collecting_is_a_pure_function_of_weights_and_step() -> None:
+    policy = tiny.policy(trained=True)
+    first, measured = training.collector().collect(policy, 7)
+    other = training.collector()
+    other.collect(policy, 6)
+    again, measured_again = training.collector().collect(policy, 7)
+    assert torch.equal(first.rollout.latents, again.rollout.latents)
+    assert torch.equal(first.advantage, again.advantage)
+    untimed = [{k: v for k, v in m.items() if not k.startswith("time/")} for m in (measured, measured_again)]
+    assert untimed[0] == untimed[1]
+    assert not torch.equal(first.rollout.latents, other.collect(policy, 6)[0].rollout.latents)
+
+
+@pytest.mark.parametrize(("sharing", "distinct"), [("fresh", 8), ("group", 2), ("all", 1)])
+def test_noise_sharing(sharing: str, distinct: int) -> None:
+    policy = tiny.policy()
+    collector = replace(training.collector(), noise_sharing=sharing)  # type: ignore[arg-type]
+    noise = collector.draw(policy, 0).noise
+    start, later = noise.at(0).flatten(1), noise.at(1).flatten(1)
+    assert len({tuple(row.tolist()) for row in start}) == distinct
+    assert len({tuple(row.tolist()) for row in later}) == 8  # the later noise is every image's own
+    if sharing == "group":
+        assert torch.equal(start[0], start[3]) and not torch.equal(start[3], start[4])
+    assert not torch.equal(start, collector.draw(policy, 1).noise.at(0).flatten(1))
+
+
+def test_processes_divide_the_images_of_one() -> None:
+    policy = tiny.policy()
+    one = training.collector(groups=4)
+    every = one.draw(policy, 2)
+    shares = [replace(one, fleet=Fleet(rank, 2)).draw(policy, 2) for rank in range(2)]
+    assert shares[0].noise.keys + shares[1].noise.keys == every.noise.keys
+    assert [s.mine for s in shares] == [slice(0, 8), slice(8, 16)]
+    assert shares[0].every == shares[1].every == every.every
+    with pytest.raises(UserError, match="4 groups a step cannot be divided among 3 processes"):
+        replace(one, fleet=Fleet(0, 3))
+
+
+def test_alpha_is_calibrated_on_the_steered_images_of_the_first_rollout() -> None:
+    collector = training.collector()
+    policy = tiny.policy()
+    scored, measured = collector.collect(policy, 0)
+    steered = torch.tensor([p.tags["label"] == "unsafe" for p in scored.rollout.prompts])
+    assert 0 < int(steered.sum()) < len(scored)
+    group = torch.zeros(int(steered.sum()), dtype=torch.long)  # one of the two groups is unsafe
+    spreads = {
+        name: pooled_spread(scored.scores[f"steering/{name}"][steered], group) for name in ("alignment", "safety")
+    }
+    expected = 2.0 * spreads["alignment"] / spreads["safety"]
+    assert measured["steering/alpha"] == pytest.approx(expected, rel=1e-6)
+    assert collector.state() == {"steering": {"alpha": measured["steering/alpha"]}}
+    _, later = collector.collect(policy, 1)
+    assert later["steering/alpha"] == measured["steering/alpha"]  # frozen
+
+
+def test_calibration_needs_a_steered_prompt() -> None:
+    safe = Mixture(sources=(Source(name="safe", prompts=training.prompts(3, label="safe")),))
+    with pytest.raises(UserError, match="holds no prompt that the reward steers"):
+        replace(training.collector(), prompts=safe).collect(tiny.policy(), 0)
+
+
+def test_metrics_are_means_of_the_scores() -> None:
+    scored, measured = training.collector().collect(tiny.policy(), 0)
+    for name, value in scored.scores.items():
+        assert measured[f"score/{name}"] == pytest.approx(float(value.mean()), abs=1e-6)
+        for label in ("safe", "unsafe"):
+            rows = torch.tensor([p.tags["label"] == label for p in scored.rollout.prompts])
+            assert measured[f"score/{name}/{label}"] == pytest.approx(float(value[rows].mean()), abs=1e-6)
+    assert measured["spread/alignment"] == pytest.approx(
+        pooled_spread(scored.scores["steering/alignment"], scored.rollout.group), rel=1e-6
+    )
+    assert measured["images"] == 8 and measured["unet_forwards"] == 8 * 4
+    assert {"time/rollout", "time/decode", "time/score"} <= measured.keys()
+
+
+def test_guidance_doubles_the_forwards_and_a_window_limits_what_is_recorded() -> None:
+    plan = Plan(steps=4, guidance=2.0, dynamics=Ddim(1.0), window=(1, 3))
+    collector, policy = training.collector(plan=plan), tiny.policy()
+    scored, measured = collector.collect(policy, 0)
+    assert measured["unet_forwards"] == 8 * 4 * 2
+    assert scored.rollout.transitions is not None and scored.rollout.transitions.log_prob.shape == (8, 2)
+    assert collector.volume(policy).recorded == 16
+
+
+@dataclass(frozen=True)
+class Constant:
+    value: float
+    rows: tuple[int, ...] = ()
+    name: str = "constant"
+    higher_is_better: bool = True
+    differentiable: bool = False
+
+    def __call__(self, batch: ImageBatch) -> Tensor:
+        scores = torch.zeros(len(batch.prompts))
+        scores[list(self.rows)] = self.value
+        return scores
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_a_reward_that_is_no_number_stops_before_any_weight_moves(bad: float) -> None:
+    policy = tiny.policy(trained=True)
+    before = tiny.flat(policy)
+    trainer = training.trainer(policy, training.collector((Constant(bad, rows=(2, 3)),)))
+    with pytest.raises(
+        UserError, match=rf"step 4: reward 'constant' is {bad} for 2 of 8 images, first for prompt 'p\d'"
+    ):
+        trainer.step(4)
+    assert torch.equal(tiny.flat(policy), before)
+
+
+def test_equal_rewards_teach_nothing_and_say_so() -> None:
+    scored, measured = training.collector((Constant(0.7, rows=(0, 1, 2, 3)),)).collect(tiny.policy(), 0)
+    assert scored.advantage.tolist() == [0.0] * 8
+    assert measured["group/zero_variance"] == 1.0 and measured["spread/constant"] == 0.0
+
+
+@dataclass
+class Judge:
+    """A scorer that counts how often it is asked."""
+
+    calls: list[int]
+    name: str = "judge"
+    higher_is_better: bool = True
+    differentiable: bool = False
+
+    def __call__(self, batch: ImageBatch) -> Tensor:
+        self.calls.append(len(batch.prompts))
+        return batch.images.mean((1, 2, 3))
+
+
+def test_images_are_scored_in_rollout_batches_once() -> None:
+    judge = Judge(calls=[])
+    replace(training.collector((judge,)), rollout_batch=3).collect(tiny.policy(), 0)
+    assert judge.calls == [3, 3, 2]
+
+
+def test_a_credit_may_weigh_a_term_alone(tmp_path: Path) -> None:
+    collector = replace(training.collector(), credit=WeightedSum(weights={"steering/safety": 1.0}))
+    scored, _ = collector.collect(tiny.policy(), 0)
+    for number in (0, 1):
+        rows = scored.rollout.group == number
+        order: Sequence[int] = scored.scores["steering/safety"][rows].argsort().tolist()
+        assert scored.advantage[rows].argsort().tolist() == order
