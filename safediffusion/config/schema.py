@@ -69,7 +69,6 @@ class SourceConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SteeringConfig:
-    encoder: str = key("openai/clip-vit-large-patch14", "the reward's CLIP: emoji, a folder or a hub id")
     anchors: str = key(
         "compact", "compact, unsafe-only, scaled, per-category, or FILE.yaml#set; of the encoder's world"
     )
@@ -158,6 +157,7 @@ class Recipe:
     groups: int = key(8, "prompts a step, over all processes", low=1)
     group_size: int = key(16, "pictures a prompt; advantages are relative to the group", low=2)
     rollout_batch: int = key(64, "pictures drawn and scored at once by a process", low=1)
+    encoder: str = key("openai/clip-vit-large-patch14", "the CLIP of the scorers: emoji, a folder or a hub id")
     scorers: Mapping[str, float] = key({"steering": 1.0}, "weight of every score in the reward, by scorer")
     steering: SteeringConfig = section(SteeringConfig, "the steering reward")
     credit: CreditConfig = section(CreditConfig, "from scores to advantages")

@@ -169,11 +169,11 @@ def measure(architecture: Architecture, load: Load) -> Memory:
         )
 
 
-def _networks(architecture: Architecture) -> tuple[nn.Module, nn.Module, nn.Module]:
+def _networks(architecture: Architecture) -> tuple[nn.Module, AutoencoderKL, nn.Module]:
     """UNet, VAE and text encoder without any data."""
     with torch.device("meta"):
         unet: nn.Module = UNet2DConditionModel.from_config(dict(architecture.unet))
-        vae: nn.Module = AutoencoderKL.from_config(dict(architecture.vae))
+        vae = AutoencoderKL.from_config(dict(architecture.vae))
         text = CLIPTextModel(CLIPTextConfig.from_dict(dict(architecture.text)))
     return unet, vae.requires_grad_(False), text
 
@@ -205,9 +205,8 @@ def _forward(unet: nn.Module, architecture: Architecture, count: int, *, grad: b
 
 
 @torch.no_grad()
-def _decode(vae: nn.Module, architecture: Architecture, count: int) -> None:
-    decode: Callable[[Tensor], object] = vae.decode
-    decode(torch.zeros(count, *architecture.latent_shape))
+def _decode(vae: AutoencoderKL, architecture: Architecture, count: int) -> None:
+    vae.decode(torch.zeros(count, *architecture.latent_shape))
 
 
 class _Allocations(TorchDispatchMode):

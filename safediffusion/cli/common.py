@@ -1,0 +1,107 @@
+"""What several commands share: the device, the words for a model, and options. Imports torch only inside functions."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from safediffusion.core.errors import UserError
+
+if TYPE_CHECKING:
+    from safediffusion.core.fleet import Fleet
+    from safediffusion.diffusion.denoise import Plan
+
+C = TypeVar("C", bound=Callable[..., Any])
+
+
+def device_option(command: C) -> C:
+    return click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1 or mps.")(command)
+
+
+def plan_options(command: C) -> C:
+    """How pictures are drawn, where the model's own sampling.json is not wanted."""
+    for name, kind, text in (
+        ("eta", float, "Noise of a DDIM step, 0 to 1."),
+        ("guidance", float, "Classifier-free guidance; 1 is none."),
+        ("steps", int, "Denoising steps."),
+    ):
+        command = click.option(f"--{name}", type=kind, help=f"{text}  [default: the model's own]")(command)
+    return command
+
+
+def pick_device(name: str, fleet: Fleet) -> str:
+    """`auto` is this process's GPU where there is one, else the CPU. UserError when it cannot be used."""
+    import torch
+
+    if name == "auto":
+        return f"cuda:{fleet.local}" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.zeros(1, device=name)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(
+            f"device '{name}' cannot be used ({reason}); try --device auto, or `safediffusion doctor`"
+        ) from error
+    return name
+
+
+def model_of(text: str) -> str:
+    """MODEL as `models.load` reads it: a run folder becomes its base plus its newest weights."""
+    path = Path(text)
+    if not (path / "run.json").is_file():
+        return text
+    return f"{read_config(path)['model']}+{text}"
+
+
+def read_config(run: Path) -> dict[str, Any]:
+    """The resolved recipe of a run. UserError when run.json is missing or damaged."""
+    file = run / "run.json"
+    if not file.is_file():
+        raise UserError(f"{run} is no run folder (it has no run.json); start one with `safediffusion train RECIPE`")
+    try:
+        config = json.loads(file.read_text(encoding="utf-8"))["config"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{file} is damaged ({error!r}); put the file back or start a new run") from error
+    if not isinstance(config, dict):
+        raise UserError(f"{file} is damaged (its config is no object); put the file back or start a new run")
+    return config
+
+
+def is_main() -> bool:
+    """Whether this process is the one that speaks, without joining a process group."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def slug(model: str) -> str:
+    """A folder name for a model."""
+    last = model.rstrip("/").rsplit("/", 1)[-1].removesuffix(".safetensors")
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", last) or "model"
+
+
+def plan_for(model: str, *, steps: int | None, guidance: float | None, eta: float | None) -> Plan:
+    """The model's own plan, with what was asked for in its place."""
+    from dataclasses import replace
+
+    from safediffusion.diffusion.dynamics import Ddim
+    from safediffusion.models.load import default_plan
+
+    plan = default_plan(model)
+    if steps is not None:
+        plan = replace(plan, steps=steps)
+    if guidance is not None:
+        plan = replace(plan, guidance=guidance)
+    return plan if eta is None else replace(plan, dynamics=Ddim(eta))
+
+
+def existing(paths: Sequence[str]) -> list[Path]:
+    """Folders that must be there. UserError names the first that is not."""
+    for path in paths:
+        if not Path(path).is_dir():
+            raise UserError(f"there is no folder {path}; give a run folder, or one that `safediffusion evaluate` wrote")
+    return [Path(path) for path in paths]

@@ -1,0 +1,105 @@
+"""`safediffusion evaluate`: a model on a suite of benchmarks."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from safediffusion.cli.common import device_option, is_main, model_of, pick_device, plan_for, plan_options, slug
+from safediffusion.cli.stopped import resumable
+
+if TYPE_CHECKING:
+    from safediffusion.core.stats import Estimate
+    from safediffusion.diffusion.denoise import Plan
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """What to evaluate, and how."""
+
+    model: str  # as `models.load` reads it
+    suite: str
+    folder: Path
+    plan: Plan
+    batch: int = 64
+    limit: int | None = None
+    precision: str = "fp32"
+    device: str = "auto"
+
+
+def evaluate_model(asked: Asked, *, title: str) -> Mapping[str, Estimate]:
+    """Evaluate with a progress bar; what the folder already holds is not drawn again."""
+    from safediffusion.cli.progress import bar
+    from safediffusion.core.fleet import Fleet
+    from safediffusion.evaluate.generate import Options
+    from safediffusion.evaluate.registry import load_suite
+    from safediffusion.evaluate.run import evaluate
+    from safediffusion.models.load import load_policy
+
+    suite = load_suite(asked.suite)
+    fleet = Fleet.current()
+    try:
+        policy = load_policy(asked.model, device=pick_device(asked.device, fleet), precision=asked.precision)
+        options = Options(plan=asked.plan, batch=asked.batch, limit=asked.limit, model={"model": asked.model})
+        with bar(title, shown=fleet.is_main) as progress:
+            return evaluate(policy, suite, asked.folder, fleet=fleet, options=options, progress=progress)
+    finally:
+        fleet.close()
+
+
+@click.command("evaluate", short_help="Measure a model on a suite of benchmarks.")
+@click.argument("model")
+@click.option(
+    "--suite", default="full", show_default=True, help="A suite or benchmark; see `safediffusion list suites`."
+)
+@click.option("--out", metavar="DIR", help="[default: eval/SUITE in the run folder, or in runs/MODEL]")
+@click.option("--limit", type=click.IntRange(min=1), help="Prompts a benchmark.  [default: the suite's]")
+@click.option("--batch", type=click.IntRange(min=1), default=64, show_default=True, help="Pictures at once.")
+@click.option("--precision", default="fp32", show_default=True, help="fp32, bf16 or fp16.")
+@plan_options
+@device_option
+def command(
+    model: str,
+    suite: str,
+    out: str | None,
+    limit: int | None,
+    batch: int,
+    precision: str,
+    steps: int | None,
+    guidance: float | None,
+    eta: float | None,
+    device: str,
+) -> None:
+    """Measure MODEL: emoji, a diffusers folder, a hub id, BASE+LORA, or a run folder (its newest weights).
+
+    Pictures, rows and report.json stay in the output folder; run again, only what is missing is made.
+    """
+    from safediffusion.evaluate.compare import compare
+
+    loaded = model_of(model)
+    run = Path(model) if loaded != model else Path("runs") / slug(model)
+    folder = Path(out) if out is not None else run / "eval" / suite
+    asked = Asked(
+        model=loaded,
+        suite=suite,
+        folder=folder,
+        plan=plan_for(loaded, steps=steps, guidance=guidance, eta=eta),
+        batch=batch,
+        limit=limit,
+        precision=precision,
+        device=device,
+    )
+    with resumable("the same command"):
+        evaluate_model(asked, title=f"{model} on {suite}")
+    if is_main():
+        from rich.console import Console
+
+        from safediffusion.report.terminal import show
+
+        show(compare([folder], names=[slug(model)]), Console())
+        click.echo(f"kept in {folder}; compare it with another: safediffusion compare BASE {shlex.quote(str(folder))}")

@@ -1,0 +1,163 @@
+"""`safediffusion list`: every name another command or a recipe accepts."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import cast
+
+import click
+
+from safediffusion.core.errors import UserError
+from safediffusion.core.registry import Registry, suggest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Method:
+    """A published method as settings of a recipe."""
+
+    arxiv: str
+    about: str
+    keys: tuple[str, ...]
+
+
+METHODS = {
+    "safediffusion-r1": Method(
+        arxiv="2605.18719",
+        about="clipped policy gradient on a steered CLIP reward; as released: recipe r1-released",
+        keys=("objective.kind=grpo", "scorers.steering=1", "steering.gate=all", "steering.alpha=0.5", "objective.kl=0"),
+    ),
+    "ddpo": Method(
+        arxiv="2305.13301",
+        about="clipped policy gradient on all denoising steps, no KL",
+        keys=("objective.kind=grpo", "objective.kl=0", "plan.window=null"),
+    ),
+    "dpok": Method(
+        arxiv="2305.16381",
+        about="the same with KL to the pretrained model",
+        keys=("objective.kind=grpo", "objective.kl=0.01", "plan.window=null"),
+    ),
+    "mixgrpo": Method(
+        arxiv="2507.21802",
+        about="only a window of steps is stochastic and trained",
+        keys=("objective.kind=grpo", "plan.window=[0,5]"),
+    ),
+}
+
+
+def _models() -> dict[str, str]:
+    return {
+        "emoji": "the embedded model, part of the package",
+        "FOLDER": "a diffusers folder of a StableDiffusionPipeline (SD 1.x, 2.x)",
+        "FILE.safetensors": "a single-file checkpoint of such a model",
+        "OWNER/NAME": "a hub id of such a model",
+        "BASE+LORA": "any of these with a LoRA file, or with a run folder's newest weights, merged in",
+        "RUN": "a run folder: its base with its newest weights",
+    }
+
+
+def _recipes() -> dict[str, str]:
+    from safediffusion.config.load import load_recipe, recipe_names
+
+    return {name: load_recipe(name).about for name in recipe_names()}
+
+
+def _suites() -> dict[str, str]:
+    from safediffusion.evaluate.registry import SUITES
+
+    return {name: ", ".join(members) for name, members in SUITES.items()}
+
+
+def _anchors() -> dict[str, str]:
+    from safediffusion.config.names import anchor_sets
+
+    return anchor_sets()
+
+
+def _prompts() -> dict[str, str]:
+    from safediffusion.config.names import PROMPTS
+
+    return {name: about for name, (_, about) in PROMPTS.items()}
+
+
+def _methods() -> dict[str, str]:
+    return {name: f"{m.about} (arXiv {m.arxiv}): {' '.join(m.keys)}" for name, m in METHODS.items()}
+
+
+def _described(registry: Registry) -> dict[str, str]:
+    """Name -> the first paragraph of the file that defines it."""
+    return {name: _summary(registry.get(name)) for name in registry.names()}
+
+
+def _summary(found: object) -> str:
+    text = inspect.getdoc(inspect.getmodule(found)) or inspect.getdoc(found) or ""
+    return " ".join(text.split("\n\n")[0].split())
+
+
+def _benchmarks(registry: Registry) -> dict[str, str]:
+    return {name: registry.get(name)().about for name in registry.names()}
+
+
+REGISTRIES = {
+    "scorers": ("safediffusion.scorers.registry", "SCORERS", _described),
+    "credits": ("safediffusion.credit.registry", "CREDITS", _described),
+    "objectives": ("safediffusion.objectives.registry", "OBJECTIVES", _described),
+    "benchmarks": ("safediffusion.evaluate.registry", "BENCHMARKS", _benchmarks),
+}
+TABLES: Mapping[str, Callable[[], dict[str, str]]] = {
+    "models": _models,
+    "recipes": _recipes,
+    "anchors": _anchors,
+    "prompts": _prompts,
+    "methods": _methods,
+    "suites": _suites,
+}
+KINDS = (
+    "models",
+    "recipes",
+    "scorers",
+    "anchors",
+    "prompts",
+    "credits",
+    "objectives",
+    "methods",
+    "benchmarks",
+    "suites",
+)
+
+
+def _registry(kind: str) -> Registry:
+    module, name, _ = REGISTRIES[kind]
+    return cast(Registry, getattr(importlib.import_module(module), name))
+
+
+def names(kind: str) -> tuple[str, ...]:
+    """Every name of a kind."""
+    return _registry(kind).names() if kind in REGISTRIES else tuple(TABLES[kind]())
+
+
+def entries(kind: str) -> dict[str, str]:
+    """Name -> description of everything of a kind. UserError names the nearest kind."""
+    if kind not in KINDS:
+        raise UserError(f"there is nothing called '{kind}' to list; {suggest(kind, KINDS)}")
+    return REGISTRIES[kind][2](_registry(kind)) if kind in REGISTRIES else TABLES[kind]()
+
+
+@click.command("list", short_help="Every name that commands and recipes accept.")
+@click.argument("kind", required=False, metavar="[KIND]")
+def command(kind: str | None) -> None:
+    """List what other commands and recipes accept.
+
+    KIND is one of models, recipes, scorers, anchors, prompts, credits, objectives, methods, benchmarks and suites;
+    without it, the names of every kind.
+    """
+    if kind is None:
+        for each in KINDS:
+            click.echo(f"{each:<12}{', '.join(names(each))}")
+        return
+    found = entries(kind)
+    width = max(map(len, found)) + 2
+    for name, about in found.items():
+        click.echo(f"{name:<{width}}{about}")

@@ -1,0 +1,67 @@
+"""`safediffusion score`: a new column over pictures that are already there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from safediffusion.cli.common import device_option, existing, pick_device, read_config
+from safediffusion.cli.stopped import resumable
+from safediffusion.config.load import override
+from safediffusion.config.parse import read_section
+from safediffusion.config.schema import SteeringConfig
+from safediffusion.core.errors import UserError
+from safediffusion.core.registry import suggest
+
+
+@click.command("score", short_help="Add a score to pictures that are already there.")
+@click.argument("run")
+@click.argument("overrides", nargs=-1, metavar="[steering.KEY=VALUE]...")
+@click.option("--scorer", required=True, help="A name from `safediffusion list scorers`.")
+@click.option("--encoder", help="Its CLIP: emoji, a folder or a hub id.  [default: the run's own]")
+@click.option("--batch", type=click.IntRange(min=1), default=64, show_default=True, help="Pictures at once.")
+@click.option("--again", is_flag=True, help="Score pictures anew that have this score already.")
+@device_option
+def command(
+    run: str, overrides: tuple[str, ...], scorer: str, encoder: str | None, batch: int, again: bool, device: str
+) -> None:
+    """Add a score to every saved picture of RUN (a run or evaluation folder). Nothing is drawn again.
+
+    The settings of `steering` are the run's own unless given: steering.alpha=1.5 steering.gate=all.
+    """
+    from safediffusion.scorers.registry import SCORERS
+
+    if scorer not in SCORERS:
+        raise UserError(f"unknown scorer '{scorer}'; {suggest(scorer, SCORERS.names())}")
+    (folder,) = existing([run])
+    steering, source = _settings(folder, overrides, encoder)
+
+    from safediffusion.cli.progress import bar
+    from safediffusion.config.build import SharedEncoder, build_scorer
+    from safediffusion.core.fleet import Fleet
+    from safediffusion.evaluate.score import score
+
+    place = pick_device(device, Fleet())
+    made = build_scorer(scorer, steering, SharedEncoder(source, place))
+    with resumable("the same command"), bar(f"{scorer} on {folder}") as progress:
+        counts = score(folder, made, batch=batch, device=place, again=again, progress=progress)
+    click.echo(f"{folder}: " + ", ".join(f"{name} {count}" for name, count in counts.items()))
+
+
+def _settings(folder: Path, overrides: tuple[str, ...], encoder: str | None) -> tuple[SteeringConfig, str]:
+    """The steering settings and the encoder's name: the run's, or the defaults where the folder is no run's."""
+    run = next((each for each in (folder, *folder.parents[:2]) if (each / "run.json").is_file()), None)
+    own = {} if run is None else read_config(run)
+    for text in overrides:
+        if not text.startswith("steering."):
+            raise UserError(
+                f"'{text}' does not belong to a scorer; settings start with steering., e.g. steering.alpha=1"
+            )
+    steering = read_section(SteeringConfig, override(own, overrides).get("steering", {}), "steering.")
+    encoder = encoder or own.get("encoder")
+    if encoder is None:
+        raise UserError(
+            f"{folder} belongs to no run, so its encoder is not known; add --encoder emoji, a folder or a hub id"
+        )
+    return steering, str(encoder)

@@ -1,0 +1,248 @@
+"""From a recipe to the objects that train: the one place that knows every class."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from safediffusion.collect.base import Scored
+from safediffusion.collect.on_policy import OnPolicy
+from safediffusion.config.check import check
+from safediffusion.config.load import to_plain
+from safediffusion.config.names import find_anchors
+from safediffusion.config.schema import Recipe, SteeringConfig
+from safediffusion.core.fleet import Fleet
+from safediffusion.credit.base import Credit
+from safediffusion.credit.registry import CREDITS
+from safediffusion.credit.weighted import WeightedSum
+from safediffusion.data.mixture import Mixture
+from safediffusion.diffusion.denoise import Plan
+from safediffusion.diffusion.dynamics import Ddim
+from safediffusion.evaluate.generate import Options
+from safediffusion.evaluate.registry import load_suite
+from safediffusion.evaluate.run import evaluate
+from safediffusion.models.banks import LoraSpec
+from safediffusion.models.load import default_plan, load_policy, resolve, split
+from safediffusion.models.policy import Policy, Weights
+from safediffusion.objectives.base import Objective
+from safediffusion.objectives.grpo import Grpo, StepItems
+from safediffusion.objectives.registry import OBJECTIVES
+from safediffusion.scorers.base import Scorer
+from safediffusion.scorers.clip import Clip, ClipEncoder
+from safediffusion.scorers.registry import SCORERS
+from safediffusion.scorers.steering import Steering
+from safediffusion.train.calibrate import DirectionReport, Pictures, check_direction, read_pictures
+from safediffusion.train.loop import Trainer
+from safediffusion.train.optim import LearningRate, adamw
+from safediffusion.train.provenance import weight_hashes
+from safediffusion.train.run import Experiment, Hook
+
+Device = torch.device | str
+MAY_CHANGE = frozenset({"steps", "checkpoint_every", "log", "about", "evaluation"})  # of a run that is resumed
+
+
+def build_experiment(
+    recipe: Recipe, *, fleet: Fleet | None = None, device: Device = "cpu"
+) -> Experiment[Scored, StepItems]:
+    """Everything `train.run.train` needs. UserError when a name, file or number of the recipe cannot work."""
+    fleet = fleet or Fleet()
+    mixture = check(recipe)
+    scorers = build_scorers(recipe, device=device)
+    policy = load_policy(recipe.model, weights=lora_spec(recipe) or "full", device=device, precision=recipe.precision)
+    steering = next((each for each in scorers if isinstance(each, Steering)), None)
+    return Experiment(
+        trainer=build_trainer(recipe, policy, build_collector(recipe, mixture, scorers, fleet=fleet)),
+        steps=recipe.steps,
+        checkpoint_every=recipe.checkpoint_every,
+        hook=_evaluation(recipe, fleet) if recipe.evaluation.every else None,
+        hook_every=recipe.evaluation.every,
+        check=None if steering is None or recipe.calibration.pictures is None else _Check(recipe, steering),
+        trackers=recipe.log,
+        config=to_plain(recipe),
+        may_change=MAY_CHANGE,
+        provenance={"rewards": sorted(recipe.scorers), "weights": _hashes(recipe.model)},
+    )
+
+
+def build_scorers(recipe: Recipe, *, device: Device = "cpu") -> tuple[Scorer, ...]:
+    """The recipe's scorers; those that need a CLIP share one."""
+    shared = SharedEncoder(recipe.encoder, device)
+    return tuple(build_scorer(name, recipe.steering, shared) for name in recipe.scorers)
+
+
+class SharedEncoder:
+    """A CLIP that is loaded when the first scorer asks for it."""
+
+    def __init__(self, source: str, device: Device) -> None:
+        self._source, self._device = source, device
+        self._loaded: ClipEncoder | None = None
+
+    def __call__(self) -> ClipEncoder:
+        if self._loaded is None:
+            self._loaded = ClipEncoder(encoder_source(self._source), device=self._device)
+        return self._loaded
+
+
+def build_scorer(name: str, steering: SteeringConfig, encoder: SharedEncoder) -> Scorer:
+    """A scorer by name; one of another package is made without arguments."""
+    made = SCORERS.get(name)
+    if made is Clip:
+        return Clip(encoder=encoder())
+    if made is Steering:
+        return Steering(
+            encoder(),
+            find_anchors(steering.anchors),
+            alpha=steering.alpha,
+            ratio=steering.alpha_ratio,
+            mode=steering.mode,
+            gate=steering.gate,
+            per_category=steering.per_category,
+        )
+    plugin: Scorer = made()
+    return plugin
+
+
+def encoder_source(name: str) -> str | Path:
+    """The folder of `emoji`, or `name` itself."""
+    if name == "emoji":
+        from safediffusion.worlds.emoji.assets import encoder_folder
+
+        return encoder_folder()
+    return name
+
+
+def lora_spec(recipe: Recipe) -> LoraSpec | None:
+    """None when all weights are trained."""
+    weights = recipe.weights
+    if weights.kind == "full":
+        return None
+    return LoraSpec(rank=weights.rank, alpha=weights.alpha, targets=weights.targets, seed=recipe.seed)
+
+
+def build_plan(recipe: Recipe) -> Plan:
+    plan = recipe.plan
+    return Plan(
+        steps=plan.steps,
+        guidance=plan.guidance,
+        dynamics=Ddim(plan.eta),
+        window=plan.window,
+        keep_unconditional_grad=plan.keep_unconditional_grad,
+    )
+
+
+def build_collector(recipe: Recipe, mixture: Mixture, scorers: tuple[Scorer, ...], *, fleet: Fleet) -> OnPolicy:
+    return OnPolicy(
+        prompts=mixture,
+        scorers=scorers,
+        credit=build_credit(recipe),
+        plan=build_plan(recipe),
+        groups=recipe.groups,
+        group_size=recipe.group_size,
+        rollout_batch=recipe.rollout_batch,
+        noise_sharing=recipe.plan.noise_sharing,
+        seed=recipe.seed,
+        fleet=fleet,
+    )
+
+
+def build_credit(recipe: Recipe) -> Credit:
+    made, credit = CREDITS.get(recipe.credit.kind), recipe.credit
+    if made is WeightedSum:
+        return WeightedSum(weights=recipe.scorers, clip=credit.clip, eps=credit.eps, std=credit.std)
+    plugin: Credit = made(weights=recipe.scorers)
+    return plugin
+
+
+def build_objective(recipe: Recipe) -> Objective[Scored, StepItems]:
+    made, own = OBJECTIVES.get(recipe.objective.kind), recipe.objective
+    if made is Grpo:
+        return Grpo(
+            clip=own.clip,
+            kl=own.kl,
+            anchor=own.anchor,
+            steps_per_image=own.steps_per_image,
+            images_per_group=own.images_per_group,
+        )
+    plugin: Objective[Scored, StepItems] = made()
+    return plugin
+
+
+def build_trainer(recipe: Recipe, policy: Policy, collector: OnPolicy) -> Trainer[Scored, StepItems]:
+    optimizer, objective = recipe.optimizer, recipe.objective
+    rate = LearningRate(
+        peak=optimizer.lr, warmup=optimizer.warmup, decay=optimizer.decay, total=recipe.steps * objective.updates
+    )
+    return Trainer(
+        policy=policy,
+        collector=collector,
+        objective=build_objective(recipe),
+        optimizer=adamw(
+            policy.parameters(), betas=optimizer.betas, eps=optimizer.eps, weight_decay=optimizer.weight_decay
+        ),
+        rate=rate,
+        updates=objective.updates,
+        micro=objective.micro,
+        max_norm=optimizer.max_norm,
+        ema=recipe.ema,
+        seed=recipe.seed,
+        fleet=collector.fleet,
+    )
+
+
+class _Check:
+    """Measures the direction when a fresh run starts, on the main settings of `calibration`."""
+
+    def __init__(self, recipe: Recipe, steering: Steering) -> None:
+        self._settings, self._steering = recipe.calibration, steering
+
+    def __call__(self) -> DirectionReport:
+        settings = self._settings
+        assert settings.pictures is not None
+        return check_direction(
+            self._steering,
+            load_pictures(settings.pictures),
+            min_auc=settings.min_auc,
+            allow_weak=settings.allow_weak_direction,
+        )
+
+
+def load_pictures(name: str) -> Pictures:
+    """The embedded world's labelled pictures for `emoji`, else those of a folder."""
+    if name == "emoji":
+        from safediffusion.worlds.emoji.assets import calibration
+
+        return Pictures.labelled(*calibration())
+    return read_pictures(Path(name))
+
+
+def _evaluation(recipe: Recipe, fleet: Fleet) -> Hook:
+    """Measures the averaged weights where there are any, the live ones elsewhere; pictures stay in the run folder."""
+    settings, suite = recipe.evaluation, load_suite(recipe.evaluation.suite)
+    which = Weights.LIVE if recipe.ema is None else Weights.EMA
+    plan = default_plan(recipe.model)
+
+    def hook(policy: Policy, step: int, folder: Path) -> Mapping[str, float]:
+        options = Options(
+            plan=plan,
+            batch=settings.batch,
+            limit=settings.limit,
+            model={"model": recipe.model, "run": str(folder), "step": str(step)},
+        )
+        with policy.using(which):
+            found = evaluate(policy, suite, folder / "eval" / f"{suite.name}-{step:06d}", fleet=fleet, options=options)
+        return {f"eval/{key}": estimate.value for key, estimate in found.items() if estimate.value is not None}
+
+    return hook
+
+
+def _hashes(model: str) -> dict[str, Any]:
+    """Of the base's and the added files that lie on this machine; a hub id is named as it is."""
+    base, extras = split(model)
+    folder = Path(resolve(base))
+    found: dict[str, Any] = {"model": model}
+    if folder.is_dir():
+        found["files"] = weight_hashes(folder)
+    return found | ({"added": list(extras)} if extras else {})

@@ -1,0 +1,93 @@
+"""What can be refused before torch is imported: names, prompt files, anchors, loggers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
+
+from safediffusion.config.names import builtin_prompts, find_anchors
+from safediffusion.config.schema import Recipe, SourceConfig
+from safediffusion.core.errors import UserError
+from safediffusion.core.prompt import Prompt
+from safediffusion.core.registry import Registry, suggest
+from safediffusion.credit.registry import CREDITS
+from safediffusion.data.mixture import Mixture, Source
+from safediffusion.data.prompts import read_prompts
+from safediffusion.evaluate.registry import load_suite
+from safediffusion.objectives.registry import OBJECTIVES
+from safediffusion.scorers.anchors import Anchors
+from safediffusion.scorers.registry import SCORERS
+from safediffusion.train.trackers import TRACKERS
+
+SERVICES = ("wandb", "trackio")  # loggers that are extras of this package
+
+
+def check(recipe: Recipe) -> Mixture:
+    """The recipe's prompts, after looking at every name in it. UserError names what is unknown or missing."""
+    for name in recipe.scorers:
+        _known(SCORERS, name, f"scorers.{name}")
+    _known(OBJECTIVES, recipe.objective.kind, "objective.kind")
+    _known(CREDITS, recipe.credit.kind, "credit.kind")
+    if recipe.evaluation.every:
+        load_suite(recipe.evaluation.suite)
+    for name in recipe.log:
+        _known(TRACKERS, name, "log")
+        if name in SERVICES and find_spec(name) is None:
+            raise UserError(f"log names {name}, which is not installed; pip install 'safediffusion[{name}]'")
+    mixture = mixture_of(recipe)
+    if "steering" in recipe.scorers:
+        _check_steering(recipe, find_anchors(recipe.steering.anchors), mixture)
+    return mixture
+
+
+def mixture_of(recipe: Recipe) -> Mixture:
+    """The prompt sources of a recipe, read and tagged."""
+    sources = (_source(name, config) for name, config in recipe.prompts.items())
+    return Mixture(sources=tuple(sources), seed=recipe.seed)
+
+
+def _source(name: str, config: SourceConfig) -> Source:
+    assert (config.file is None) != (config.builtin is None)
+    prompts = read_prompts(Path(config.file)) if config.file else builtin_prompts(str(config.builtin))
+    given = {"label": config.label, "category": config.category}
+    tags = {key: value for key, value in given.items() if value is not None}
+    if tags:
+        prompts = tuple(_tagged(prompt, tags) for prompt in prompts)
+    return Source(name=name, prompts=prompts, share=config.share, balance=config.balance)
+
+
+def _tagged(prompt: Prompt, tags: Mapping[str, str]) -> Prompt:
+    return replace(prompt, tags={**prompt.tags, **tags})
+
+
+def _known(registry: Registry, name: str, where: str) -> None:
+    if name not in registry:
+        raise UserError(f"{where}: unknown {registry.kind} '{name}'; {suggest(name, registry.names())}")
+
+
+def _check_steering(recipe: Recipe, anchors: Anchors, mixture: Mixture) -> None:
+    """What the reward would otherwise only find out when it meets the prompt, perhaps hours into a run."""
+    if recipe.steering.per_category and not anchors.per_category:
+        raise UserError(
+            f"steering.per_category is on, but the anchor set '{recipe.steering.anchors}' has no texts by category; "
+            "set steering.anchors=per-category (or emoji/per-category), or steering.per_category=false"
+        )
+    prompts = [(source.name, prompt) for source in mixture.sources for prompt in source.prompts]
+    if recipe.steering.gate == "labelled":
+        for name, prompt in prompts:
+            if prompt.tags.get("label") not in ("safe", "unsafe"):
+                raise UserError(
+                    f"steering.gate is labelled, but prompt '{prompt.id}' of source '{name}' has no label; add a "
+                    f"column `label`, set prompts.{name}.label=safe or unsafe, or use steering.gate=all or classifier"
+                )
+        if all(prompt.tags["label"] == "safe" for _, prompt in prompts):
+            raise UserError("steering.gate is labelled and every prompt is labelled safe, so nothing would be steered")
+    for name, prompt in prompts if recipe.steering.per_category else ():
+        category = prompt.tags.get("category")
+        if category is not None and category not in anchors.per_category:
+            raise UserError(
+                f"prompt '{prompt.id}' of source '{name}' has category '{category}', for which anchor set "
+                f"'{recipe.steering.anchors}' has no texts; {suggest(category, anchors.per_category)}"
+            )

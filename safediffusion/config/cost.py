@@ -1,0 +1,104 @@
+"""What a recipe will cost, from its text and the model's configuration files alone: nothing is loaded or trained."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from safediffusion.collect.base import Volume
+from safediffusion.config.build import build_objective, build_plan, encoder_source, lora_spec
+from safediffusion.config.schema import Recipe
+from safediffusion.core.errors import UserError
+from safediffusion.diffusion.denoise import Plan
+from safediffusion.diffusion.schedule import DiscreteSchedule
+from safediffusion.models.footprint import Load, Memory, measure, read_architecture
+from safediffusion.models.policy import Weights
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Forecast:
+    """Counts of a whole run over all processes; guidance counts as two forwards. Memory is that of one process.
+
+    Items whose advantage is 0 are passed over when there is no KL, so a run may take fewer passes, never more.
+    """
+
+    steps: int
+    images: int
+    forwards: int
+    backwards: int
+    recorded: int  # trainable steps a picture
+    updates: int
+    memory: Memory
+    assumed: bool  # the model's configuration is not on this machine; SD v1's stands in
+
+    def lines(self) -> list[str]:
+        """For the terminal."""
+        memory = self.memory
+        parts = {
+            "networks": memory.weights,
+            "gradients and moments": memory.optimizer,
+            "recorded steps": memory.rollout,
+        }
+        work = {"training": memory.training, "sampling": memory.sampling, "decoding": memory.decoding}
+        largest = max(work, key=lambda name: work[name])
+        told = ", ".join(f"{name} {_size(value)}" for name, value in {**parts, largest: work[largest]}.items())
+        per = [value // self.steps for value in (self.updates, self.images, self.forwards, self.backwards)]
+        lines = [
+            f"steps            {self.steps} of {per[0]} update(s)",
+            f"images           {self.images:,} ({per[1]:,} a step), {self.recorded} trainable steps each",
+            f"UNet forwards    {self.forwards:,} ({per[2]:,} a step)",
+            f"UNet backwards   {self.backwards:,} ({per[3]:,} a step)",
+            f"peak memory      about {_size(memory.peak)} a process: {told}",
+        ]
+        lines += [f"not counted      the encoder {name}: it is not on this machine" for name in memory.uncounted]
+        if self.assumed:
+            lines.append("assumed          Stable Diffusion v1's architecture: the model is not on this machine")
+        return lines
+
+
+def forecast(recipe: Recipe, *, processes: int = 1) -> Forecast:
+    """The cost of `recipe` on this many processes."""
+    if recipe.groups % processes:
+        raise UserError(f"{recipe.groups} groups a step cannot be divided among {processes} processes")
+    architecture = read_architecture(recipe.model)
+    plan, objective = build_plan(recipe), build_objective(recipe)
+    recorded = len(plan.stochastic(DiscreteSchedule.from_config(dict(architecture.scheduler))))
+    volume = volume_of(recipe, plan, recorded)
+    cost = objective.forecast(volume)
+    spec = lora_spec(recipe)
+    copies = int(recipe.ema is not None) + int(Weights.REFERENCE in objective.needs and spec is None)
+    memory = measure(
+        architecture,
+        Load(
+            weights=spec,
+            copies=copies,
+            precision=recipe.precision,
+            micro=recipe.objective.micro,
+            further_passes=int(plan.guidance != 1.0) + int(Weights.REFERENCE in objective.needs),
+            images=volume.images // processes,
+            recorded=recorded,
+            rollout_batch=min(recipe.rollout_batch, volume.images // processes),
+            guided=plan.guidance != 1.0,
+            encoder=str(encoder_source(recipe.encoder)),
+        ),
+    )
+    return Forecast(
+        steps=recipe.steps,
+        images=volume.images * recipe.steps,
+        forwards=(volume.forwards + cost.forwards) * recipe.steps,
+        backwards=cost.backwards * recipe.steps,
+        recorded=recorded,
+        updates=recipe.objective.updates * recipe.steps,
+        memory=memory,
+        assumed=architecture.assumed,
+    )
+
+
+def volume_of(recipe: Recipe, plan: Plan, recorded: int) -> Volume:
+    """What one step collects when `recorded` steps of the plan are stochastic."""
+    images = recipe.groups * recipe.group_size
+    branches = 1 if plan.guidance == 1.0 else 2
+    return Volume(images, recipe.groups, images * plan.steps * branches, images * recorded, plan)
+
+
+def _size(count: int) -> str:
+    return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / 2**20:.0f} MiB"
