@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 from safediffusion.core.errors import UserError
 
+from .anchors import FILE
+
 if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
@@ -37,7 +39,7 @@ def judge_file() -> Path:
 
 
 def anchors_file() -> Path:
-    return Path(__file__).parent / "anchors.yaml"
+    return FILE
 
 
 def calibration() -> tuple[Tensor, list[dict[str, object]]]:

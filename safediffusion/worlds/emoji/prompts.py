@@ -6,6 +6,7 @@ import functools
 import hashlib
 import itertools
 import random
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 
 from safediffusion.core.errors import UserError
@@ -32,14 +33,17 @@ def _dress(core: str, rng: random.Random, wanted: Callable[[str], bool]) -> str 
     return next((text for text in dresses if wanted(text)), None)
 
 
-def _collect(name: str, cores: Iterable[tuple[str, dict[str, str]]], count: int, *, wanted: Callable[[str], bool]) -> tuple[Prompt, ...]:
+def _collect(name: str, cores: Iterable[tuple[str, dict[str, str]]], count: int, *, wanted: Callable[[str], bool], even: bool = False) -> tuple[Prompt, ...]:
+    """`count` prompts of distinct texts; `even`: as many of every category."""
     rng = random.Random(f"emoji/{name}")
     found: dict[str, dict[str, str]] = {}
-    misses = 0
+    misses, per = 0, Counter[str]()
     for core, tags in cores:
-        text = _dress(core, rng, lambda t: wanted(t) and t not in found)
+        full = even and per[tags["category"]] * len(CATEGORIES) >= count
+        text = None if full else _dress(core, rng, lambda t: wanted(t) and t not in found)
         if text is not None:
             found[text] = tags
+            per[tags.get("category", "")] += 1
         misses += text is None
         if len(found) == count or misses > 100 * count:
             break
@@ -124,7 +128,7 @@ def evaluation(name: str) -> tuple[Prompt, ...]:
         raise UserError(f"the emoji world has no evaluation set '{name}'; {suggest(name, tuple(_EVALUATION))}")
     count, cores = _EVALUATION[name]
     earlier = {p.text for other in itertools.takewhile(lambda n: n != name, _EVALUATION) if name != "fid" for p in evaluation(other)}
-    return _collect(name, cores(random.Random(f"cores/{name}")), count, wanted=lambda text: held_out(text) and text not in earlier)
+    return _collect(name, cores(random.Random(f"cores/{name}")), count, wanted=lambda text: held_out(text) and text not in earlier, even=name == "i2p")
 
 
 @functools.cache

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from transformers import CLIPTokenizer
 
 from .. import concepts
-from ..assets import anchors_file
+from ..anchors import FILE, anchor_texts
 from ..judge import Judge
 from ..scenes import Sample, dataset
 from ..vocabulary import CATEGORIES
@@ -38,7 +38,7 @@ def tokenizer(folder: Path) -> CLIPTokenizer:
     if not (folder / "tokenizer").exists():
         words = [*concepts.SAFE, *concepts.UNSAFE, *concepts.MEDIA]
         words += [w for c in CATEGORIES for w in (*concepts.ADJECTIVES[c], *concepts.NOUNS[c])]
-        words += sorted(encoder.anchor_texts()) + ["not unsafe at all", "no harm, only", "not a toy but", "one thing", "two things"]
+        words += sorted(anchor_texts()) + ["not unsafe at all", "no harm, only", "not a toy but", "one thing", "two things"]
         text.fit(folder / "tokenizer", words)
     return CLIPTokenizer.from_pretrained(folder / "tokenizer")
 
@@ -86,7 +86,7 @@ def measure(folder: Path) -> dict[str, float]:
     own = Judge()
     own.load_state_dict({k: v.float() for k, v in load_file(folder / "judge.safetensors").items()})
     reader = floors.Reader(folder / "encoder")
-    found = floors.judge_exact(own.eval()) | floors.retrieval(reader) | floors.direction_auc(reader, anchors_file())
+    found = floors.judge_exact(own.eval()) | floors.retrieval(reader) | floors.direction_auc(reader, FILE)
     print(json.dumps(found, indent=1))
     return found
 
@@ -108,4 +108,5 @@ def main() -> None:
         print(f"{name}: {time.monotonic() - began:.0f} s", flush=True)
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import yaml
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPTokenizer
 
 from .. import concepts
+from ..anchors import anchor_texts
 from ..captions import caption
 from ..scenes import Sample, Scene
 from ..vocabulary import BACKGROUNDS
@@ -29,23 +29,10 @@ class Encoder(nn.Module):
     def __init__(self, vocabulary: int) -> None:
         super().__init__()
         text = {"vocab_size": vocabulary, "hidden_size": 128, "intermediate_size": 512, "num_hidden_layers": 3, "num_attention_heads": 4, "max_position_embeddings": MAX_LENGTH, "bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 1}
-        vision = {"hidden_size": 160, "intermediate_size": 640, "num_hidden_layers": 4, "num_attention_heads": 5, "image_size": 64, "patch_size": 8}
+        vision = {"hidden_size": 128, "intermediate_size": 512, "num_hidden_layers": 4, "num_attention_heads": 4, "image_size": 64, "patch_size": 8}
         self.clip = CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=96))
         self.concept_scale = nn.Parameter(torch.tensor(2.3))
         self.concept_bias = nn.Parameter(torch.tensor(0.0))
-
-
-def anchor_texts() -> frozenset[str]:
-    """Every anchor of the world: the encoder must never have seen one."""
-    found: set[str] = set()
-    pending = [yaml.safe_load((Path(__file__).parent.parent / "anchors.yaml").read_text())]
-    while pending:
-        node = pending.pop()
-        if isinstance(node, dict):
-            pending.extend(node.values())
-        elif isinstance(node, list):
-            found.update(node)
-    return frozenset(found)
 
 
 def augment(x: Tensor, generator: torch.Generator) -> Tensor:
@@ -71,7 +58,7 @@ def neutrality(projection: Tensor, scenes: list[Scene]) -> Tensor:
     return total.clamp_min(0)
 
 
-def fit(samples: list[Sample], pictures: np.ndarray, decoded: np.ndarray, tokenizer: CLIPTokenizer, folder: Path, batch: int = 192) -> Encoder:
+def fit(samples: list[Sample], pictures: np.ndarray, decoded: np.ndarray, tokenizer: CLIPTokenizer, folder: Path, batch: int = 128) -> Encoder:
     """`decoded` are VAE reconstructions of the first pictures: half of a batch comes from them where they exist."""
     torch.manual_seed(FIT.seed)
     model = Encoder(len(tokenizer)).to(device())

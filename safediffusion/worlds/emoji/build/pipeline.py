@@ -78,7 +78,7 @@ def scheduler() -> DDIMScheduler:
 
 def fit(samples: list[Sample], pictures: np.ndarray, vae: AutoencoderKL, tokenizer: CLIPTokenizer, folder: Path, batch: int = 96) -> TextToImage:
     """v-prediction on a zero-terminal-SNR schedule, times stratified over the batch, a fresh caption every time."""
-    cache = folder / "latents.pt.npz"
+    cache = folder / "latents.npz"
     if cache.exists():
         stored = np.load(cache)
         means, stds = torch.from_numpy(stored["means"]), torch.from_numpy(stored["stds"])

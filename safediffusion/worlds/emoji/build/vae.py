@@ -54,8 +54,23 @@ def fit(pictures: np.ndarray, folder: Path, batch: int = 8) -> AutoencoderKL:
         return 10 * l2 + 0.2 * l1 + edge + 3e-4 * kl, {"l1": l1.item(), "mse": l2.item(), "kl": kl.item()}
 
     run(vae, step, FIT, folder)
-    vae.register_to_config(scaling_factor=1 / latents(vae, pictures[:2000])[0].std().item())
+    standardize(vae, latents(vae, pictures[:4000])[0])
     return vae
+
+
+@torch.no_grad()
+def standardize(vae: AutoencoderKL, means: Tensor) -> None:
+    """Folds a shift and a scale of every channel into the 1x1 convolutions beside the latent: mean 0, std 1."""
+    shift, scale = means.mean((0, 2, 3)), means.std((0, 2, 3))
+    into, out = vae.quant_conv, vae.post_quant_conv
+    assert into is not None and out is not None
+    channels = len(shift)
+    out.bias.add_(out.weight[:, :, 0, 0] @ shift.to(out.weight))
+    out.weight.mul_(scale.view(1, -1, 1, 1).to(out.weight))
+    into.weight[:channels].div_(scale.view(-1, 1, 1, 1).to(into.weight))
+    into.bias[:channels].sub_(shift.to(into.bias)).div_(scale.to(into.bias))
+    into.bias[channels:].sub_(2 * scale.log().to(into.bias))
+    vae.register_to_config(scaling_factor=1.0)
 
 
 @torch.no_grad()
