@@ -9,13 +9,13 @@ from pathlib import Path
 
 import diffusers
 import torch
-from diffusers import StableDiffusionPipeline
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from safediffusion.core.errors import UserError
 
+from .pipelines import StableDiffusionPipeline
 from .policy import Policy, Weights
 
 FAMILIES = ("StableDiffusionPipeline",)

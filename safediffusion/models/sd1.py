@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from diffusers import StableDiffusionPipeline
 from torch import Tensor, nn
 
 from safediffusion.core.errors import UserError
@@ -16,6 +15,7 @@ from safediffusion.core.types import Conditioning
 from safediffusion.diffusion.schedule import DiscreteSchedule
 
 from .files import read_pipeline
+from .pipelines import StableDiffusionPipeline
 
 CACHED_TEXTS = 1024
 
