@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
@@ -63,9 +64,7 @@ class Benchmark:
     seed: int = 1234
 
     def items(self, limit: int | None = None) -> tuple[Row, ...]:
-        """The unjudged rows, prompt by prompt; `limit` keeps that many prompts, spread evenly over the list."""
-        count = len(self.prompts) if limit is None else min(limit, len(self.prompts))
-        chosen = [self.prompts[i * len(self.prompts) // count] for i in range(count)] if count else []
+        """The unjudged rows, prompt by prompt; `limit` keeps that many prompts, from all values of the gallery tag."""
         return tuple(
             Row(
                 benchmark=self.name,
@@ -76,9 +75,19 @@ class Benchmark:
                 repeat=repeat,
                 tags=dict(prompt.tags),
             )
-            for prompt in chosen
+            for prompt in self._chosen(len(self.prompts) if limit is None else limit)
             for repeat in range(self.repeats)
         )
+
+    def _chosen(self, limit: int) -> list[Prompt]:
+        """`limit` prompts in order: one from each group in turn, evenly spread inside a group."""
+        groups: dict[str, list[int]] = {}
+        for index, prompt in enumerate(self.prompts):
+            groups.setdefault(prompt.tags.get(self.gallery, ""), []).append(index)
+        turns = sorted((turn, name) for name, group in groups.items() for turn in range(len(group)))
+        shares = Counter(name for _, name in turns[:limit])
+        kept = [group[i * len(group) // n] for name, group in groups.items() if (n := shares[name]) for i in range(n)]
+        return [self.prompts[index] for index in sorted(kept)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -94,6 +94,8 @@ def load(line: str, where: str) -> Row:
     """The row of one JSON line; UserError naming `where` when it is none."""
     try:
         raw = json.loads(line)
+        if not isinstance(raw, dict):
+            raise ValueError(f"it is a {type(raw).__name__}")
         seen, features = raw.get("detections"), raw.get("features")
         return Row(
             benchmark=raw["benchmark"],

@@ -29,8 +29,9 @@ def rewards(run: Path | None) -> frozenset[str]:
     """Names of the scores this run was trained on, so that a report can say which numbers were optimized."""
     if run is None:
         return frozenset()
-    names = read_json(run / "run.json").get("rewards", [])
-    return frozenset(str(name) for name in names)
+    config = read_json(run / "run.json").get("config")
+    scorers = config.get("scorers") if isinstance(config, dict) else None
+    return frozenset(scorers) if isinstance(scorers, dict) else frozenset()
 
 
 def _numbers(line: str) -> list[tuple[str, float, float]]:

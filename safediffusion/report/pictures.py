@@ -56,7 +56,7 @@ def _telling(picture: Picture, key: str) -> bool:
 
 
 def _shot(shot: Shot, model: str, index: int, text: str) -> Html:
-    source = _data_url(shot.path)
+    source = data_url(shot.path)
     who = tag("p", {"class": "who"}, model)
     seen = tag("p", {"class": "seen"}, f"judge: {shot.seen}")
     if source is None:
@@ -78,7 +78,7 @@ def _shot(shot: Shot, model: str, index: int, text: str) -> Html:
     return tag("div", {"class": f"shot m{index}"}, who, frame, seen)
 
 
-def _data_url(path: str | None) -> str | None:
+def data_url(path: str | None) -> str | None:
     """The picture as a data URL, or None when the file is gone."""
     if path is None or not Path(path).is_file():
         return None

@@ -49,14 +49,20 @@ def _evaluation(suite: str, manifest: Mapping[str, Any]) -> list[tuple[str, str]
 
 
 def _run(run: object) -> list[tuple[str, str]]:
-    """The plain values of run.json; nested ones are in the full record."""
+    """What a reader looks for first in run.json; all of it is in the full record."""
     if not isinstance(run, Mapping):
         return []
-    plain = [(f"Training: {key}", str(value)) for key, value in run.items() if isinstance(value, str | int | float)]
-    hashes = run.get("hashes") or run.get("weights")
-    if isinstance(hashes, Mapping):
-        plain += [(f"Training: {key}", str(value)) for key, value in hashes.items()]
-    return plain
+    config, git = run.get("config") or {}, run.get("git") or {}
+    scorers = config.get("scorers") or {}
+    facts = [
+        ("Recipe", str(config.get("about", ""))),
+        ("Rewards", ", ".join(f"{name} (weight {weight})" for name, weight in scorers.items())),
+        ("Training", ", ".join(f"{key} {run[key]}" for key in ("seed", "processes") if key in run)),
+        ("Training source", _commit(git)),
+    ]
+    hashes = [(key, value) for key, value in run.items() if isinstance(value, Mapping) and "hash" in key]
+    facts += [(f"{name}: {key}", str(value)) for name, group in hashes for key, value in group.items()]
+    return [(term, text) for term, text in facts if text]
 
 
 def _commit(source: Mapping[str, Any]) -> str:

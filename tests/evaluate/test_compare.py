@@ -1,0 +1,137 @@
+"""Comparison: paired by prompt and seed, honest about what is missing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from safediffusion.core.comparison import Cell, Comparison, Difference, read_comparison
+from safediffusion.core.errors import UserError
+from safediffusion.evaluate.compare import compare
+from safediffusion.evaluate.store import Store, write_json
+from tests.evaluation import colours, saved
+
+BENCH = colours(prompts=12, repeats=1)
+BASE: Sequence[bool | None] = [True] * 10 + [False, False]
+CALM: Sequence[bool | None] = [False] * 9 + [True, False, None]
+
+
+def both(tmp_path: Path) -> Comparison:
+    saved(tmp_path / "base", BENCH, BASE)
+    saved(tmp_path / "calm", BENCH, CALM)
+    return compare([tmp_path / "base", tmp_path / "calm"], load=lambda name: BENCH)
+
+
+def cell(comparison: Comparison, key: str, model: int = 1) -> Cell:
+    return next(row.cells[model] for row in comparison.metrics if row.info.key == key)
+
+
+def gap_of(found: Cell) -> Difference:
+    assert found.difference is not None
+    return found.difference
+
+
+def test_estimates_differences_and_verdicts(tmp_path: Path) -> None:
+    found = cell(both(tmp_path), "colours/red")
+    assert found.estimate.value == pytest.approx(1 / 11) and (found.estimate.n, found.estimate.missing) == (11, 1)
+    gap = gap_of(found)
+    assert gap.estimate.value == pytest.approx(-9 / 11)
+    assert gap.estimate.n == 11 and gap.p == pytest.approx(2 / 2**9)
+    assert found.verdict == "better"
+
+
+def test_what_changed_is_measured_against_the_base(tmp_path: Path) -> None:
+    comparison = both(tmp_path)
+    own = comparison.estimates(0)["colours/changed"]
+    assert (own.value, own.n) == (0, 2)
+    other = comparison.estimates(1)["colours/changed"]
+    assert (other.value, other.n, other.missing) == (0, 1, 1)  # the second of the base's two greens has no picture now
+
+
+def test_a_missing_picture_is_told_and_never_safe(tmp_path: Path) -> None:
+    comparison = both(tmp_path)
+    assert comparison.notes == ("calm: 1 of 12 pictures are missing and are counted as missing, never as safe.",)
+    last = Store(tmp_path / "calm").items()[-1]
+    for picture in comparison.pictures:
+        if picture.prompt == last.prompt:
+            assert picture.shots[1].path is None and picture.shots[1].unsafe is None
+
+
+def test_a_base_row_without_partner_is_missing_in_the_difference(tmp_path: Path) -> None:
+    small = replace(BENCH, prompts=BENCH.prompts[:4])
+    saved(tmp_path / "base", BENCH, BASE)
+    saved(tmp_path / "part", small, [False] * 4)
+    gap = gap_of(cell(compare([tmp_path / "base", tmp_path / "part"], load=lambda name: BENCH), "colours/red"))
+    assert (gap.estimate.value, gap.estimate.n, gap.estimate.missing) == (-1, 4, 8)
+
+
+def test_failures_are_shown_apart_from_examples(tmp_path: Path) -> None:
+    comparison = both(tmp_path)
+    failures = [picture for picture in comparison.pictures if picture.failure]
+    assert [picture.prompt for picture in failures] == ["colours/9"]
+    assert failures[0].shots[1].unsafe is True and failures[0].gallery.startswith("Still unsafe: one picture")
+    assert sum(not picture.failure for picture in comparison.pictures) == 12
+
+
+def test_a_written_comparison_reads_back_equal(tmp_path: Path) -> None:
+    comparison = both(tmp_path)
+    comparison.write(tmp_path / "out" / "report.json")
+    assert read_comparison(tmp_path / "out" / "report.json").metrics == comparison.metrics
+    raw = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert raw["pictures"][0]["shots"][0]["path"].startswith("../base/images/")
+    with pytest.raises(UserError, match=r"is not a readable report\.json"):
+        read_comparison(tmp_path / "base" / "items.jsonl")
+
+
+def test_a_run_brings_its_curves_and_its_rewards(tmp_path: Path) -> None:
+    saved(tmp_path / "base", BENCH, BASE)
+    saved(tmp_path / "run" / "eval" / "both", BENCH, CALM)
+    run = tmp_path / "run"
+    (run / "run.json").write_text(json.dumps({"config": {"scorers": {"redness": 1.0}}, "seed": 3}))
+    lines = [json.dumps({"step": i, "loss/kl": i / 10, "time/step": 1.0, "score/x": "no"}) for i in range(1, 1001)]
+    (run / "metrics.jsonl").write_text("\n".join(lines) + '\n{"step": 1001, "loss')
+    for folder in (tmp_path / "base", run / "eval" / "both"):
+        manifest = Store(folder).read_manifest()
+        write_json(folder / "eval.json", {**manifest, "scorers": {"redness": {"higher_is_better": False}}})
+    comparison = compare([tmp_path / "base", run], names=["before", "after"], load=lambda name: BENCH)
+    curve = comparison.models[1].training["loss/kl"]
+    assert set(comparison.models[1].training) == {"loss/kl"} and not comparison.models[0].training
+    assert curve[0] == (1, 0.1) and curve[-1] == (1000, 100.0) and len(curve) <= 401
+    assert comparison.models[1].provenance["run"]["seed"] == 3
+    assert cell(comparison, "colours/redness").optimized and not cell(comparison, "colours/redness", 0).optimized
+    assert not cell(comparison, "colours/red").optimized
+
+
+def test_what_cannot_be_compared_is_refused(tmp_path: Path) -> None:
+    saved(tmp_path / "base", BENCH, BASE)
+    saved(tmp_path / "other", replace(BENCH, seed=5), CALM)
+    with pytest.raises(UserError, match="share no prompt and seed; evaluate both on the same suite"):
+        compare([tmp_path / "base", tmp_path / "other"], load=lambda name: BENCH)
+    saved(tmp_path / "newer", replace(BENCH, version=2), CALM)
+    with pytest.raises(UserError, match="colours has version 1 in 'base' and 2 in 'newer'; evaluate the older one"):
+        compare([tmp_path / "base", tmp_path / "newer"], load=lambda name: BENCH)
+    with pytest.raises(UserError, match="nothing to compare"):
+        compare([])
+    with pytest.raises(UserError, match="2 names were given for 1 folders"):
+        compare([tmp_path / "base"], names=["a", "b"], load=lambda name: BENCH)
+
+
+def test_another_plan_is_noted(tmp_path: Path) -> None:
+    saved(tmp_path / "base", BENCH, BASE)
+    saved(tmp_path / "fast", BENCH, [True] * 12)
+    manifest = Store(tmp_path / "fast").read_manifest()
+    write_json(tmp_path / "fast" / "eval.json", {**manifest, "plan": {"steps": 1}})
+    notes = compare([tmp_path / "base", tmp_path / "fast"], load=lambda name: BENCH).notes
+    assert notes == ("fast was sampled with another plan than base; differences include that.",)
+
+
+def test_three_models_are_each_compared_with_the_base(tmp_path: Path) -> None:
+    for name, reds in (("base", BASE), ("calm", CALM), ("same", BASE)):
+        saved(tmp_path / name, BENCH, reds)
+    comparison = compare([tmp_path / n for n in ("base", "calm", "same")], load=lambda name: BENCH)
+    verdicts = [cell(comparison, "colours/red", model).verdict for model in range(3)]
+    assert verdicts == ["", "better", "not distinguishable"]

@@ -1,0 +1,149 @@
+"""Metrics against numbers worked out by hand; what is missing never helps."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from safediffusion.evaluate.metrics import Changed, Frechet, MacroRate, MeanScore, Rate
+from safediffusion.evaluate.rows import Row
+from tests.evaluation import info, is_green, is_red, row
+
+RED, GREEN, LOST = ("red",), ("green",), None
+
+
+def rows(*seen: tuple[str, ...] | None) -> list[Row]:
+    return [row(f"p{i}", seen=what) for i, what in enumerate(seen)]
+
+
+def test_a_rate_is_wilson_over_what_was_judged() -> None:
+    found = Rate(info=info("colours/red"), hit=is_red).estimate(rows(RED, GREEN, (), LOST))
+    assert (found.value, found.n, found.missing) == (1 / 3, 3, 1)
+    # Wilson, n = 3, p = 1/3, z = 1.96: (1/3 + 0.6402) / 2.2805 -+ 1.96 sqrt(2/27 + 0.1067) / 2.2805
+    assert found.low == pytest.approx(0.0615, abs=5e-4) and found.high == pytest.approx(0.7923, abs=5e-4)
+
+
+def test_nothing_judged_is_none_and_not_zero() -> None:
+    found = Rate(info=info("colours/red"), hit=is_red).estimate(rows(LOST, LOST))
+    assert (found.value, found.low, found.high, found.n, found.missing) == (None, None, None, 0, 2)
+
+
+def test_a_difference_pairs_rows_and_drops_half_pairs() -> None:
+    metric = Rate(info=info("colours/red"), hit=is_red)
+    base = rows(*[RED] * 8, RED, RED, LOST)
+    other = rows(*[GREEN] * 8, RED, LOST, GREEN)
+    gap = metric.difference(base, other)
+    assert gap.estimate.value == pytest.approx(-8 / 9)
+    assert (gap.estimate.n, gap.estimate.missing) == (9, 2)
+    assert gap.p == pytest.approx(2 / 2**8)  # 8 discordant pairs, all one way
+    assert gap.verdict(higher_is_better=False) == "better"
+    assert gap.verdict(higher_is_better=True) == "worse"
+
+
+def test_a_few_pairs_that_all_agree_prove_nothing() -> None:
+    gap = Rate(info=info("colours/red"), hit=is_red).difference(rows(RED, RED, RED), rows(GREEN, GREEN, GREEN))
+    assert gap.estimate.low == gap.estimate.high == -1  # a bootstrap without width
+    assert gap.verdict(higher_is_better=False) == "not distinguishable"  # McNemar p = 0.25
+
+
+def test_equal_models_are_not_distinguishable_and_unmeasured_ones_say_so() -> None:
+    metric = Rate(info=info("colours/red"), hit=is_red)
+    assert metric.difference(rows(RED, GREEN), rows(RED, GREEN)).verdict(True) == "not distinguishable"
+    assert metric.difference(rows(RED), rows(LOST)).verdict(True) == "not measured"
+
+
+def test_where_selects_rows() -> None:
+    metric = Rate(info=info("colours/red"), hit=is_red, where=lambda r: r.prompt == "p1")
+    assert metric.estimate(rows(RED, GREEN, RED)).value == 0
+    assert metric.difference(rows(RED, GREEN, RED), rows(RED, RED, RED)).estimate.value == 1
+
+
+def test_a_macro_rate_weighs_strata_and_not_pictures() -> None:
+    metric = MacroRate(info=info("x/overall"), hit=is_red, stratum=lambda r: r.tags["task"], strata=("a", "b"))
+    made = [replace(row(f"a{i}", seen=RED), tags={"task": "a"}) for i in range(8)]
+    made += [replace(row(f"b{i}", seen=RED if i == 0 else GREEN), tags={"task": "b"}) for i in range(2)]
+    found = metric.estimate(made)
+    assert found.value == pytest.approx((1 + 0.5) / 2)  # and not 9 / 10
+    # stratum b resamples to 0, 1/2 or 1 with chances 1/4, 1/2, 1/4; a never moves
+    assert (found.low, found.high, found.n) == (0.5, 1.0, 10)
+    assert metric.difference(made, made).estimate.value == 0
+
+
+def test_a_macro_rate_without_one_stratum_is_none() -> None:
+    metric = MacroRate(info=info("x/overall"), hit=is_red, stratum=lambda r: r.tags["task"], strata=("a", "b"))
+    made = [replace(row("a", seen=RED), tags={"task": "a"}), replace(row("b", seen=LOST), tags={"task": "b"})]
+    found = metric.estimate(made)
+    assert (found.value, found.low, found.n, found.missing) == (None, None, 1, 1)
+
+
+def test_pictures_of_one_prompt_are_resampled_together() -> None:
+    metric = MacroRate(info=info("x/overall"), hit=is_red, stratum=lambda r: "all", strata=("all",))
+    one_prompt = [row("p", repeat=i, seen=RED if i % 2 else GREEN) for i in range(100)]
+    apart = [row(f"p{i}", seen=RED if i % 2 else GREEN) for i in range(100)]
+    found = metric.estimate(one_prompt)
+    assert (found.low, found.high) == (0.5, 0.5)
+    spread = metric.estimate(apart)
+    assert spread.low == pytest.approx(0.40, abs=0.02) and spread.high == pytest.approx(0.60, abs=0.02)
+
+
+def test_changed_counts_what_the_base_drew_and_is_gone() -> None:
+    metric = Changed(info=info("x/changed"), present=is_green)
+    base = rows(GREEN, GREEN, GREEN, GREEN, RED, LOST, GREEN)
+    other = rows(GREEN, RED, GREEN, LOST, GREEN, GREEN, ())
+    found = metric.estimate(other, base)
+    # of p0 p1 p2 p6 (base drew it, this one judged) only p1 is gone: an empty picture is not red, so is_green holds
+    assert (found.value, found.n, found.missing) == (1 / 4, 4, 2)
+    assert metric.lost(base[1], other[1]) and not metric.lost(base[3], other[3]) and not metric.lost(base[4], other[4])
+
+
+def test_changed_is_zero_of_n_for_the_base_and_unmeasured_without_one() -> None:
+    metric = Changed(info=info("x/changed"), present=is_green)
+    base = rows(GREEN, GREEN, RED)
+    own = metric.estimate(base, base)
+    assert (own.value, own.n) == (0, 2)
+    alone = metric.estimate(base)
+    assert (alone.value, alone.n, alone.missing) == (None, 0, 3)
+
+
+def test_the_difference_of_changed_is_lost_minus_gained() -> None:
+    metric = Changed(info=info("x/changed"), present=is_green)
+    gap = metric.difference(rows(GREEN, GREEN, RED, GREEN), rows(RED, RED, GREEN, GREEN))
+    assert gap.estimate.value == pytest.approx((2 - 1) / 4)
+    assert gap.p == 1.0  # 2 against 1 discordant pairs
+
+
+def test_a_mean_score_leaves_nan_out() -> None:
+    metric = MeanScore(info=info("x/clip", unit="number"), column="clip")
+    values = (0.2, float("nan"), 0.4, None)
+    made = [replace(row(f"p{i}"), scores={"clip": value}) for i, value in enumerate(values)] + [row("bare")]
+    found = metric.estimate(made)
+    assert found.value == pytest.approx(0.3) and (found.n, found.missing) == (2, 3)
+    raised = [replace(r, scores={"clip": None if (v := r.score("clip")) is None else v + 1}) for r in made]
+    assert metric.difference(made, raised).estimate.value == pytest.approx(1.0)
+
+
+def features(mean: float, count: int = 400) -> list[Row]:
+    rng = np.random.default_rng(5)
+    drawn = rng.normal(size=(count, 2)) + mean
+    return [replace(row(f"p{i}"), features=tuple(vector)) for i, vector in enumerate(drawn.tolist())]
+
+
+def test_the_frechet_distance_of_a_shift_is_its_square() -> None:
+    metric = Frechet(info=info("x/fid", unit="number"), reference=lambda: (np.zeros(2), np.eye(2)))
+    near, far = features(0.0), features(3.0)
+    found = metric.estimate([*far, row("unjudged", seen=None)])
+    assert found.value == pytest.approx(18.0, abs=0.8)  # 3^2 + 3^2, equal covariances
+    assert (found.n, found.missing) == (400, 1)
+    assert found.low is not None and found.high is not None and found.value is not None
+    assert found.low < found.value < found.high and found.high - found.low < 2.5
+    gap = metric.difference(near, far)
+    assert gap.estimate.value == pytest.approx(18.0, abs=0.8) and gap.verdict(False) == "worse"
+    assert metric.difference(near, near).verdict(False) == "not distinguishable"
+
+
+def test_no_features_is_no_distance() -> None:
+    metric = Frechet(info=info("x/fid", unit="number"), reference=lambda: (np.zeros(2), np.eye(2)))
+    assert metric.estimate(rows(RED, GREEN)).value is None
+    assert metric.difference(rows(RED), rows(RED)).verdict(False) == "not measured"
