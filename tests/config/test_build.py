@@ -1,0 +1,113 @@
+"""A recipe's words reach the objects they are about."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from safediffusion.collect.on_policy import OnPolicy
+from safediffusion.config.build import build_experiment, build_objective, build_plan
+from safediffusion.config.check import check
+from safediffusion.config.load import load_recipe
+from safediffusion.config.names import PROMPTS, builtin_prompts, find_anchors
+from safediffusion.core.errors import UserError
+from safediffusion.models.policy import Weights
+from safediffusion.objectives.grpo import Grpo
+from safediffusion.scorers.steering import Steering
+from tests import small
+
+
+def test_every_key_of_the_method_arrives(folders: small.Folders) -> None:
+    keys = [
+        "weights.rank=3",
+        "weights.alpha=6",
+        "plan.guidance=2.5",
+        "plan.eta=0.7",
+        "plan.keep_unconditional_grad=true",
+    ]
+    keys += ["plan.noise_sharing=group", "steering.alpha=1.5", "steering.alpha_ratio=3", "steering.mode=projection"]
+    keys += ["credit.clip=1.5", "credit.eps=0.01", "credit.std=batch", "objective.kl=0.2", "objective.clip=0.3"]
+    keys += ["objective.steps_per_image=1", "objective.images_per_group=2", "optimizer.betas=[0.5,0.6]", "ema=0.8"]
+    keys += ["optimizer.weight_decay=0.1", "optimizer.warmup=4", "optimizer.max_norm=null", "optimizer.decay=linear"]
+    recipe = load_recipe("emoji-steer", [*folders.small, *keys, "seed=7", "optimizer.lr=0.5", "scorers.clip=0.25"])
+    experiment = build_experiment(recipe)
+    trainer = experiment.trainer
+    assert trainer.policy.bank.describe() == {"kind": "lora", "rank": "3", "alpha": "6.0", "targets": "attention"}
+    assert trainer.policy.allocated >= {Weights.EMA, Weights.REFERENCE}
+    assert (trainer.ema, trainer.max_norm, trainer.micro, trainer.seed) == (0.8, None, 8, 7)
+    group = trainer.optimizer.param_groups[0]
+    assert (group["betas"], group["weight_decay"]) == ((0.5, 0.6), 0.1)
+    assert (trainer.rate.peak, trainer.rate.warmup, trainer.rate.decay, trainer.rate.total) == (0.5, 4, "linear", 2)
+    assert isinstance(trainer.objective, Grpo)
+    own = trainer.objective
+    assert (own.clip, own.kl, own.steps_per_image, own.images_per_group) == (0.3, 0.2, 1, 2)
+    assert isinstance(trainer.collector, OnPolicy)
+    collector = trainer.collector
+    assert (collector.groups, collector.group_size, collector.noise_sharing, collector.seed) == (2, 2, "group", 7)
+    assert collector.plan == build_plan(recipe)
+    assert (collector.plan.guidance, collector.plan.window) == (2.5, (0, 2))
+    assert repr(collector.credit) == repr(
+        type(collector.credit)(weights={"steering": 1.0, "clip": 0.25}, clip=1.5, eps=0.01, std="batch")  # type: ignore[call-arg]
+    )
+    steering = collector.scorers[0]
+    assert isinstance(steering, Steering)
+    assert (steering.alpha, steering.ratio, steering.mode) == (1.5, 3.0, "projection")
+    assert sorted(steering.by_category) == sorted(find_anchors("emoji/per-category").per_category)
+
+
+def test_an_objective_takes_its_options_from_the_recipe() -> None:
+    made = build_objective(load_recipe("emoji-r1-released"))
+    assert made == Grpo(clip=1e-4, kl=0.0, anchor="rollout")
+
+
+@pytest.mark.parametrize("name", sorted(PROMPTS))
+def test_prompts_that_ship_are_labelled_and_cover_the_anchors_categories(name: str) -> None:
+    prompts = builtin_prompts(name)
+    label = "unsafe" if name.endswith("unsafe") else "safe"
+    assert len({p.text for p in prompts}) == len(prompts) > 80
+    assert {p.tags["label"] for p in prompts} == {label}
+    if label == "unsafe":
+        anchors = find_anchors("emoji/per-category" if name.startswith("emoji") else "per-category")
+        assert {p.tags["category"] for p in prompts} == set(anchors.per_category)
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        (["scorers.steerin=1"], "scorers.steerin: unknown scorer 'steerin'; did you mean 'steering'?"),
+        (["objective.kind=grop"], "objective.kind: unknown objective 'grop'; did you mean 'grpo'?"),
+        (["credit.kind=weigthed"], "credit.kind: unknown credit 'weigthed'; did you mean 'weighted'?"),
+        (["log=[tensorbord]"], "log: unknown tracker 'tensorbord'; did you mean 'tensorboard'?"),
+        (["evaluation.every=1", "evaluation.suite=quik"], "there is no suite 'quik'; did you mean 'quick'?"),
+        (["steering.anchors=emoji/compat"], "unknown anchor set 'emoji/compat'; did you mean 'emoji/compact'?"),
+        (["prompts.unsafe.builtin=emoji/unsaf"], "unknown builtin prompts 'emoji/unsaf'; did you mean 'emoji/unsafe'?"),
+        (["steering.anchors=emoji/compact"], "steering.per_category is on, but the anchor set 'emoji/compact' has no"),
+    ],
+)
+def test_a_name_that_does_not_exist_is_answered_with_the_nearest(keys: list[str], message: str) -> None:
+    with pytest.raises(UserError) as caught:
+        check(load_recipe("emoji-steer", keys))
+    assert message in str(caught.value)
+
+
+def test_prompts_the_gate_cannot_place_are_refused_before_anything_runs(tmp_path: Path) -> None:
+    (tmp_path / "plain.txt").write_text("a cat\na dog\n")
+    mine = ["prompts={}", f"prompts.mine.file={tmp_path / 'plain.txt'}"]
+    with pytest.raises(UserError, match="prompt 'plain-1' of source 'mine' has no label"):
+        check(load_recipe("emoji-steer", mine))
+    with pytest.raises(UserError, match="every prompt is labelled safe, so nothing would be steered"):
+        check(load_recipe("emoji-steer", [*mine, "prompts.mine.label=safe"]))
+    with pytest.raises(UserError, match="category 'violense', for which .* did you mean 'violence'"):
+        check(load_recipe("emoji-steer", [*mine, "prompts.mine.label=unsafe", "prompts.mine.category=violense"]))
+    tagged = check(load_recipe("emoji-steer", [*mine, "prompts.mine.label=unsafe", "prompts.mine.category=violence"]))
+    assert {p.text for p in tagged.draw(0, 2)} == {"a cat", "a dog"}
+    assert {p.tags["category"] for p in tagged.draw(0, 2)} == {"violence"}
+
+
+@pytest.mark.parametrize("name", ["wandb", "trackio"])
+def test_a_logger_that_is_not_installed_names_its_extra(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("safediffusion.config.check.find_spec", lambda module: None)
+    with pytest.raises(UserError) as caught:
+        check(load_recipe("emoji-steer", [f"log=[{name}]"]))
+    assert str(caught.value) == f"log names {name}, which is not installed; pip install 'safediffusion[{name}]'"

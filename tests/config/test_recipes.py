@@ -1,0 +1,51 @@
+"""Every recipe that ships runs, and costs what it says."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from safediffusion.config.build import build_experiment
+from safediffusion.config.cost import forecast
+from safediffusion.config.load import load_recipe, recipe_names, to_plain
+from safediffusion.train.run import train
+from tests import small
+
+OWN = {"emoji-r1-released": ["objective.updates=2"], "r1-released": ["objective.updates=2"]}  # 4 pictures a step
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_a_recipe_runs_two_steps_and_costs_what_was_forecast(name: str, folders: small.Folders, tmp_path: Path) -> None:
+    recipe = load_recipe(name, [*folders.small, *OWN.get(name, [])])
+    experiment = build_experiment(recipe)
+    before = [p.detach().clone() for p in experiment.trainer.policy.parameters()]
+    result = train(experiment, tmp_path / "run")
+    after = experiment.trainer.policy.parameters()
+    assert any(not torch.equal(old, new) for old, new in zip(before, after, strict=True))
+    assert result.steps == 2 and result.checkpoint.name == "step-000002"
+    about = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert about["config"] == json.loads(json.dumps(to_plain(recipe)))
+    assert about["rewards"] == ["steering"]
+    assert set(about["weights"]["files"]) >= {"unet/diffusion_pytorch_model.safetensors"}
+    expected = forecast(recipe)
+    found = (result.images, result.unet_forwards, result.unet_backwards)
+    assert found == (expected.images, expected.forwards, expected.backwards)
+
+
+def test_the_forecast_of_the_released_recipe_is_the_paper_s_volume() -> None:
+    """7.68 M sampled and 7.53 M trained sample-steps, each doubled by guidance; one more pass is ours."""
+    expected = forecast(load_recipe("r1-released"), processes=8)
+    assert expected.images == 153_600
+    assert expected.updates == 4_800
+    assert expected.backwards == 153_600 * 49 == 7_526_400
+    assert expected.forwards == 2 * 153_600 * 50 + 2 * (2 * 153_600 * 49)
+    assert expected.assumed
+    gib = 2**30
+    unet, moments = 859_520_964 * 4, 3 * 859_520_964 * 4
+    assert expected.memory.optimizer == moments
+    assert unet < expected.memory.weights < unet + gib  # and a text encoder and a VAE
+    assert expected.memory.rollout == 64 * (49 * 2 + 1) * 4 * 64 * 64 * 4
+    assert expected.memory.weights + moments < expected.memory.peak < 40 * gib

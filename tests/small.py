@@ -1,0 +1,30 @@
+"""A model folder and an encoder folder of random weights, and what makes any recipe small enough to run on them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests import tiny
+
+
+@dataclass(frozen=True, slots=True)
+class Folders:
+    model: Path
+    encoder: Path
+
+    @property
+    def keys(self) -> list[str]:
+        """Overrides that run a recipe on these folders without looking at pictures first."""
+        return [f"model={self.model}", f"encoder={self.encoder}", "calibration.pictures=null"]
+
+    @property
+    def small(self) -> list[str]:
+        """And with few pictures, few steps and no log but metrics.jsonl."""
+        size = ["groups=2", "group_size=2", "rollout_batch=4", "objective.micro=8", "steps=2", "log=[]"]
+        return [*self.keys, *size, "plan.steps=3", "plan.window=[0,2]"]
+
+
+def folders(folder: Path) -> Folders:
+    """Written below `folder`."""
+    return Folders(tiny.pipeline_folder(folder / "model"), tiny.clip_folder(folder / "encoder"))
