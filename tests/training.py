@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -43,7 +44,9 @@ def mixture(seed: int = 0) -> Mixture:
     return Mixture(sources=tuple(Source(name=name, prompts=prompts) for name, prompts in split.items()), seed=seed)
 
 
+@lru_cache
 def encoder() -> ClipEncoder:
+    """A random CLIP, frozen, so that tests may share it."""
     with tempfile.TemporaryDirectory() as folder:
         return ClipEncoder(tiny.clip_folder(Path(folder)))
 
