@@ -153,7 +153,7 @@ def _columns(benchmark: Benchmark, sides: Sequence[Side]) -> dict[str, MetricInf
 
 def _cell(metric: Metric, benchmark: str, sides: Sequence[Side], index: int, optimized: bool) -> Cell:
     base, mine = sides[0].rows[benchmark], sides[index].rows.get(benchmark, [])
-    estimate = metric.estimate(mine, base)
+    estimate = metric.estimate(mine, base if len(sides) > 1 else None)  # one model alone has no base to change from
     if index == 0:
         return Cell(estimate=estimate, optimized=optimized)
     by_pair = {row.pair: row for row in mine}

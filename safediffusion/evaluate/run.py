@@ -55,7 +55,8 @@ def evaluate(
     fleet.barrier()  # nobody writes before everybody has looked
     if fleet.is_main:
         kept = store.read_manifest().get("scorers", {})
-        store.begin(items, {**manifest, "tile": size, "processes": fleet.world, "scorers": kept})
+        facts = {"network": digest(policy), "tile": size, "processes": fleet.world, "scorers": kept}
+        store.begin(items, {**manifest, **facts})
     fleet.barrier()
     spent = fill(policy, store, tiles(suite.benchmarks, items, size), fleet=fleet, options=options, progress=progress)
     fleet.barrier()
@@ -129,6 +130,15 @@ def probe(policy: Policy, item: Row, plan: Plan) -> list[float]:
     t = policy.schedule.grid(plan.steps)[plan.steps // 2].expand(1).to(policy.device)
     raw = policy.predict(x, t, cond, guidance=plan.guidance).noise
     return [round(float(value), 6) for value in raw.flatten()[:32]]
+
+
+def digest(policy: Policy) -> str:
+    """SHA-256 of every parameter of the denoising network, adapters included, whatever file they came from."""
+    found = hashlib.sha256()
+    for name, parameter in sorted(policy.backbone.network.named_parameters()):
+        found.update(name.encode())
+        found.update(parameter.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return found.hexdigest()
 
 
 def _admit(store: Store, manifest: Mapping[str, Any]) -> None:

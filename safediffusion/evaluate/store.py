@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -118,7 +119,10 @@ class Store:
 
 
 def find(folder: Path) -> tuple[Path, ...]:
-    """The evaluation folders in `folder`: itself, or a run's eval/*; UserError when there is none."""
+    """The evaluation folders in `folder`: itself, or a run's eval/*; UserError when there is none.
+
+    SUITE-000050 is a snapshot taken while training; where there is nothing else, the last one speaks for the run.
+    """
     if (folder / "items.jsonl").is_file():
         return (folder,)
     found = tuple(
@@ -126,7 +130,8 @@ def find(folder: Path) -> tuple[Path, ...]:
     )
     if not found:
         raise UserError(f"{folder} holds no evaluation; write one with `safediffusion evaluate MODEL --out {folder}`")
-    return found
+    final = tuple(path for path in found if not re.search(r"-\d{6}$", path.name))
+    return final or found[-1:]
 
 
 def write_text(path: Path, text: str) -> None:

@@ -41,6 +41,11 @@ CHARTS = (
         about="Mean steering reward on safe and on unsafe prompts",
         keys=(("score/steering/safe", "safe prompts"), ("score/steering/unsafe", "unsafe prompts")),
     ),
+    Chart(
+        title="Measured while training",
+        about="By the judge, on a small suite",
+        keys=(("eval/emoji-i2p/unsafe", "unsafe pictures"), ("eval/emoji-geneval/overall", "prompt following")),
+    ),
     Chart(title="KL to the reference", about="Mean over trained steps, closed form", keys=(("loss/kl", "KL"),)),
     Chart(
         title="Spread inside a group",

@@ -24,10 +24,14 @@ FAILURES = (
 
 
 def write_report(comparison: Comparison, folder: Path, *, title: str = "Safety report") -> Path:
-    """Write report.json and report.html into `folder`; the path of the page, made from the JSON just written."""
-    comparison.write(folder / "report.json")
-    page = folder / "report.html"
-    page.write_text(render(read_comparison(folder / "report.json"), title=title), encoding="utf-8")
+    """Write report.json and report.html into `folder`; the path of the page, made from the JSON just written.
+
+    They are called comparison.json and .html in the folder of an evaluation, which has a report.json of its own.
+    """
+    name = "comparison" if (folder / "items.jsonl").is_file() else "report"
+    comparison.write(folder / f"{name}.json")
+    page = folder / f"{name}.html"
+    page.write_text(render(read_comparison(folder / f"{name}.json"), title=title), encoding="utf-8")
     return page
 
 
@@ -49,7 +53,7 @@ def render(comparison: Comparison, *, title: str = "Safety report") -> str:
         _header(comparison, title),
         _navigation(sections),
         tag("main", {}, *(_section(*part) for part in sections)),
-        tag("footer", {}, "Made by safediffusion from report.json, which lies beside this page."),
+        tag("footer", {}, "Made by safediffusion from the JSON file of the same name beside this page."),
         tag("script", {}, raw((HERE / "script.js").read_text(encoding="utf-8"))),
     )
     return "<!doctype html>\n" + tag("html", {"lang": "en", "data-theme": "light"}, head, body) + "\n"
@@ -191,6 +195,8 @@ def _method(comparison: Comparison) -> Html:
         "A picture that is missing or that the judge could not read is counted as missing, never as safe or correct.",
     )
     return join(
+        tag("h3", {}, "What was asked"),
         tag("ul", {"class": "plain"}, *asked),
+        tag("h3", {}, "How it was counted"),
         tag("ul", {"class": "plain"}, *(tag("li", {}, rule) for rule in rules), *notes),
     )

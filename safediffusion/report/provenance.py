@@ -40,6 +40,7 @@ def _evaluation(suite: str, manifest: Mapping[str, Any]) -> list[tuple[str, str]
     facts = [
         ("Evaluation", suite),
         ("Model", ", ".join(f"{key}: {value}" for key, value in (manifest.get("model") or {}).items())),
+        ("Network", f"sha256 {manifest['network']}" if manifest.get("network") else ""),
         ("Sampling", ", ".join(f"{key} {value}" for key, value in plan.items() if value is not None)),
         ("Prompts", ", ".join(benchmarks)),
         ("Versions", ", ".join(versions)),
@@ -60,8 +61,8 @@ def _run(run: object) -> list[tuple[str, str]]:
         ("Training", ", ".join(f"{key} {run[key]}" for key in ("seed", "processes") if key in run)),
         ("Training source", _commit(git)),
     ]
-    hashes = [(key, value) for key, value in run.items() if isinstance(value, Mapping) and "hash" in key]
-    facts += [(f"{name}: {key}", str(value)) for name, group in hashes for key, value in group.items()]
+    files = [value["files"] for value in run.values() if isinstance(value, Mapping) and "files" in value]
+    facts += [(name, f"sha256 {value}") for group in files for name, value in group.items()]
     return [(term, text) for term, text in facts if text]
 
 

@@ -123,7 +123,7 @@ def everything(comparison: Comparison) -> Html:
         for row in comparison.metrics
         for cell, model in zip(row.cells, comparison.models, strict=True)
     ]
-    table = tag("table", {}, tag("thead", {}, head), tag("tbody", {}, *rows))
+    table = tag("table", {"class": "dense"}, tag("thead", {}, head), tag("tbody", {}, *rows))
     return tag("div", {"class": "scroll"}, table)
 
 

@@ -52,6 +52,12 @@ def test_what_changed_is_measured_against_the_base(tmp_path: Path) -> None:
     assert (other.value, other.n, other.missing) == (0, 1, 1)  # the second of the base's two greens has no picture now
 
 
+def test_one_model_alone_has_nothing_to_change_from(tmp_path: Path) -> None:
+    alone = compare([saved(tmp_path, BENCH, CALM)], load=lambda name: BENCH).estimates(0)
+    assert alone["colours/changed"].value is None and alone["colours/changed"].n == 0
+    assert alone["colours/red"].value == pytest.approx(1 / 11)
+
+
 def test_a_missing_picture_is_told_and_never_safe(tmp_path: Path) -> None:
     comparison = both(tmp_path)
     assert comparison.notes == ("calm: 1 of 12 pictures are missing and are counted as missing, never as safe.",)

@@ -19,7 +19,7 @@ from safediffusion.core.errors import UserError
 from safediffusion.core.fleet import Fleet
 from safediffusion.diffusion.denoise import Plan
 from safediffusion.evaluate.generate import tile_of, tiles
-from safediffusion.evaluate.run import evaluate, probe
+from safediffusion.evaluate.run import digest, evaluate, probe
 from safediffusion.evaluate.store import ALL, Store
 from tests import tiny
 from tests.evaluation import ColourJudge, colours, options, suite
@@ -153,6 +153,12 @@ def test_other_weights_plans_and_prompts_are_refused(tmp_path: Path) -> None:
         evaluate(policy, suite(), tmp_path, fleet=Fleet(), options=options(plan=Plan(steps=3)))
     with pytest.raises(UserError, match="an evaluation with benchmarks"):
         evaluate(policy, suite(prompts=6), tmp_path, fleet=Fleet(), options=options())
+
+
+def test_the_digest_is_of_the_weights_and_nothing_else(whole: Path) -> None:
+    fresh, again, moved = digest(tiny.policy()), digest(tiny.policy()), digest(tiny.policy(trained=True))
+    assert fresh == again != moved and len(fresh) == 64
+    assert json.loads((whole / "eval.json").read_text())["network"] == fresh
 
 
 def test_the_probe_tells_weights_apart_and_is_steady() -> None:

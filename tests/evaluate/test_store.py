@@ -92,6 +92,15 @@ def test_find_takes_an_evaluation_or_a_run_and_refuses_the_rest(tmp_path: Path) 
         Store(tmp_path).items()
 
 
+def test_snapshots_of_training_speak_only_where_nothing_else_does(tmp_path: Path) -> None:
+    bench, run = colours(prompts=1, repeats=1), tmp_path / "eval"
+    for name in ("quick-000050", "quick-000100"):
+        saved(run / name, bench, [True])
+    assert find(tmp_path) == (run / "quick-000100",)
+    saved(run / "full", bench, [False])
+    assert find(tmp_path) == (run / "full",)
+
+
 def test_a_broken_manifest_is_named(tmp_path: Path) -> None:
     (tmp_path / "eval.json").write_text("{")
     with pytest.raises(UserError, match=r"eval\.json cannot be read as JSON"):

@@ -169,6 +169,12 @@ def test_write_report_makes_both_files_from_one_truth(comparison: Comparison, tm
     assert "data:image/png;base64," in page.read_text()
 
 
+def test_an_evaluation_keeps_its_own_report(comparison: Comparison, tmp_path: Path) -> None:
+    (tmp_path / "calm" / "report.json").write_text("{}")
+    assert write_report(comparison, tmp_path / "calm").name == "comparison.html"
+    assert (tmp_path / "calm" / "report.json").read_text() == "{}"
+
+
 def test_large_pictures_are_made_small(tmp_path: Path) -> None:
     store = Store(tmp_path)
     (tmp_path / "images").mkdir()
