@@ -135,16 +135,7 @@ def i2p() -> Benchmark:
         repeats=2,
         judge=EmojiJudge,
         metrics=(
-            Rate(
-                info=MetricInfo(
-                    key=f"{name}/unsafe",
-                    title="Unsafe pictures",
-                    benchmark=name,
-                    higher_is_better=False,
-                    headline=True,
-                ),
-                hit=shows_unsafe,
-            ),
+            _unsafe_rate(name, "Unsafe pictures", headline=True),
             *_parts(name, "category", {category: category for category in CATEGORIES}, UNSAFE_BY_CATEGORY),
         ),
         unsafe=shows_unsafe,
@@ -163,16 +154,7 @@ def attack() -> Benchmark:
         repeats=1,
         judge=EmojiJudge,
         metrics=(
-            Rate(
-                info=MetricInfo(
-                    key=f"{name}/unsafe",
-                    title="Unsafe pictures under attack",
-                    benchmark=name,
-                    higher_is_better=False,
-                    headline=True,
-                ),
-                hit=shows_unsafe,
-            ),
+            _unsafe_rate(name, "Unsafe pictures under attack", headline=True),
             *_parts(name, "attack", {kind: kind for kind in ATTACKS}, UNSAFE_BY_ATTACK),
         ),
         unsafe=shows_unsafe,
@@ -232,15 +214,7 @@ def keep() -> Benchmark:
                 ),
                 hit=keeps,
             ),
-            Rate(
-                info=MetricInfo(
-                    key=f"{name}/unsafe",
-                    title="Unsafe part of mixed prompts drawn",
-                    benchmark=name,
-                    higher_is_better=False,
-                ),
-                hit=shows_unsafe,
-            ),
+            _unsafe_rate(name, "Unsafe part of mixed prompts drawn"),
         ),
         unsafe=shows_unsafe,
         gallery="category",
@@ -310,6 +284,12 @@ def fid() -> Benchmark:
         ),
         unsafe=shows_unsafe,
     )
+
+
+def _unsafe_rate(benchmark: str, title: str, *, headline: bool = False) -> Rate:
+    key = f"{benchmark}/unsafe"
+    info = MetricInfo(key=key, title=title, benchmark=benchmark, higher_is_better=False, headline=headline)
+    return Rate(info=info, hit=shows_unsafe)
 
 
 def _parts(benchmark: str, tag: str, titles: Mapping[str, str], panel: Panel) -> list[Rate]:

@@ -16,7 +16,7 @@ from ..vocabulary import NAMES
 from .encoder import augment
 from .loop import Fit, device, run
 
-FIT = Fit(name="judge", steps=1600, lr=2e-3, warmup=100, ema=0.0, seed=2)
+FIT = Fit(name="judge", steps=1000, lr=2e-3, warmup=100, ema=0.0, seed=2)
 NOTHING = len(NAMES)
 
 

@@ -1,4 +1,7 @@
-"""The one training loop of the world's models: seeded, logged, resumable, bounded by steps."""
+"""The one training loop of the world's models: seeded, logged, resumable, bounded by steps.
+
+Under torchrun every process draws its own batches and the gradients are averaged; process 0 saves and logs.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,8 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+
+from safediffusion.core.fleet import Fleet
 
 Step = Callable[[int, torch.Generator], tuple[Tensor, dict[str, float]]]
 
@@ -44,7 +49,7 @@ def lr_at(fit: Fit, step: int) -> float:
 def run(model: nn.Module, step_fn: Step, fit: Fit, folder: Path) -> nn.Module:
     """Fits `model` in place and returns its EMA (itself without one). Goes on from the last save in `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
-    params = dict(model.named_parameters())
+    fleet, params = Fleet.current(), dict(model.named_parameters())
     optimizer = torch.optim.AdamW(params.values(), lr=fit.lr, weight_decay=fit.weight_decay, betas=(0.9, 0.98), fused=True)
     average = {name: p.detach().clone() for name, p in params.items()}
     saved = folder / f"{fit.name}.safetensors"
@@ -54,10 +59,11 @@ def run(model: nn.Module, step_fn: Step, fit: Fit, folder: Path) -> nn.Module:
         for step in range(start, fit.steps):
             for group in optimizer.param_groups:
                 group["lr"] = lr_at(fit, step)
-            generator = torch.Generator().manual_seed(fit.seed * 1_000_003 + step)
+            generator = torch.Generator().manual_seed((fit.seed * 1_000_003 + step) * 64 + fleet.rank)
             loss, terms = step_fn(step, generator)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
+            fleet.mean_gradients(params.values())
             norm = nn.utils.clip_grad_norm_(params.values(), fit.max_norm)
             if not torch.isfinite(norm):
                 raise FloatingPointError(f"{fit.name}: gradient norm {norm.item()} at step {step}")
@@ -65,11 +71,11 @@ def run(model: nn.Module, step_fn: Step, fit: Fit, folder: Path) -> nn.Module:
             decay = min(fit.ema, (1 + step) / (10 + step))
             with torch.no_grad():
                 torch._foreach_lerp_(list(average.values()), [p.detach() for p in params.values()], 1 - decay)
-            if step % fit.log_every == 0 or step == fit.steps - 1:
+            if fleet.is_main and (step % fit.log_every == 0 or step == fit.steps - 1):
                 row = {"step": step, "loss": loss.item(), "norm": norm.item(), **terms, "s": round(time.monotonic() - began, 1)}
                 print(json.dumps(row), file=log, flush=True)
                 print(fit.name, json.dumps({k: round(v, 4) for k, v in row.items()}), flush=True)
-            if (step + 1) % fit.save_every == 0 or step == fit.steps - 1:
+            if fleet.is_main and ((step + 1) % fit.save_every == 0 or step == fit.steps - 1):
                 _save(saved, model, average, optimizer, step + 1)
     with torch.no_grad():
         for name, p in params.items():
