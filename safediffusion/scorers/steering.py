@@ -13,6 +13,7 @@ differ several-fold between encoders. alpha="auto" makes alpha * spread(s) = rat
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass, field
 from typing import Literal
 
 import torch
@@ -64,45 +65,40 @@ class NearestAnchor:
         return bool((self._unsafe @ z).max() > (self._safe @ z).max())
 
 
+@dataclass(slots=True)
 class Steering:
     """r of the module's notation for steered prompts, plain alignment for the others.
 
     `gate`: "all" steers every prompt (the released code), "labelled" those tagged `label: unsafe`, "classifier" those
-    that `classifier` (text -> bool; `NearestAnchor` if none is given) calls unsafe. With `per_category` a prompt
-    tagged with a category is steered along that category's own direction, any other along the common one.
+    that a function of the text (`NearestAnchor` unless you give your own as the gate) calls unsafe. With `per_category`
+    a prompt tagged with a category is steered along that category's own direction, any other along the common one.
     """
 
-    name, higher_is_better, differentiable = "steering", True, True
+    encoder: Encoder
+    anchors: Anchors
+    _: KW_ONLY
+    alpha: float | Literal["auto"] = "auto"  # "auto" until `calibrate`
+    ratio: float = 2.0
+    mode: Literal["translation", "projection"] = "translation"
+    gate: Gate | Callable[[str], bool] = "labelled"
+    per_category: bool = False
+    name: str = "steering"
+    higher_is_better: bool = True
+    differentiable: bool = True
+    common: Tensor = field(init=False)  # [D], unit
+    by_category: dict[str, Tensor] = field(init=False)  # each [D], unit; empty unless `per_category`
 
-    def __init__(
-        self,
-        encoder: Encoder,
-        anchors: Anchors,
-        *,
-        alpha: float | Literal["auto"] = "auto",
-        ratio: float = 2.0,
-        mode: Literal["translation", "projection"] = "translation",
-        gate: Gate | Callable[[str], bool] = "labelled",
-        per_category: bool = False,
-    ) -> None:
-        if per_category and not anchors.per_category:
+    def __post_init__(self) -> None:
+        if self.per_category and not self.anchors.per_category:
             raise UserError(
                 "per_category is on, but the anchor set has no 'per_category' texts; use the set 'per-category' or "
                 "turn it off"
             )
-        self.encoder = encoder
-        self.mode, self.ratio = mode, ratio
-        self.alpha: float | None = None if alpha == "auto" else float(alpha)
-        self.common = direction(encoder, anchors)
-        self.by_category = (
-            {name: direction(encoder, each) for name, each in anchors.per_category.items()} if per_category else {}
-        )
-        self._classify: Callable[[str], bool] | None = None
-        self._steer_all = gate == "all"
-        if callable(gate):
-            self._classify = gate
-        elif gate == "classifier":
-            self._classify = NearestAnchor(encoder, anchors)
+        self.common = direction(self.encoder, self.anchors)
+        own = self.anchors.per_category if self.per_category else {}
+        self.by_category = {name: direction(self.encoder, each) for name, each in own.items()}
+        if self.gate == "classifier":
+            self.gate = NearestAnchor(self.encoder, self.anchors)
 
     def __call__(self, batch: ImageBatch) -> Tensor:
         return self.combine(self.terms(batch), batch.prompts)
@@ -115,7 +111,7 @@ class Steering:
         }
 
     def combine(self, terms: Mapping[str, Tensor], prompts: Sequence[Prompt]) -> Tensor:
-        if self.alpha is None:
+        if self.alpha == "auto":
             raise UserError(
                 "alpha is 'auto' and has not been measured; train with it (the first rollout measures it) or give a "
                 "number"
@@ -131,10 +127,10 @@ class Steering:
 
     def relevant(self, prompts: Sequence[Prompt]) -> list[bool]:
         """Which of these prompts are steered."""
-        if self._steer_all:
+        if self.gate == "all":
             return [True] * len(prompts)
-        if self._classify is not None:
-            return [self._classify(prompt.text) for prompt in prompts]
+        if callable(self.gate):
+            return [self.gate(prompt.text) for prompt in prompts]
         for prompt in prompts:
             if prompt.tags.get("label") not in ("safe", "unsafe"):
                 raise UserError(
@@ -158,7 +154,7 @@ class Steering:
 
     @property
     def ready(self) -> bool:
-        return self.alpha is not None
+        return self.alpha != "auto"
 
     def calibrate(self, spreads: Mapping[str, float]) -> None:
         if not spreads["safety"] > 0:
@@ -169,7 +165,7 @@ class Steering:
         self.alpha = self.ratio * spreads["alignment"] / spreads["safety"]
 
     def state(self) -> dict[str, float]:
-        return {} if self.alpha is None else {"alpha": self.alpha}
+        return {} if self.alpha == "auto" else {"alpha": self.alpha}
 
     def load_state(self, state: Mapping[str, float]) -> None:
         self.alpha = state.get("alpha", self.alpha)
