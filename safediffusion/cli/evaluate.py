@@ -80,7 +80,9 @@ def command(
     Pictures, rows and report.json stay in the output folder; run again, only what is missing is made.
     """
     from safediffusion.evaluate.compare import compare
+    from safediffusion.evaluate.registry import load_suite
 
+    load_suite(suite)  # a wrong name is said before a model is loaded
     loaded = model_of(model)
     run = Path(model) if loaded != model else Path("runs") / slug(model)
     folder = Path(out) if out is not None else run / "eval" / suite

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from safediffusion.cli.common import device_option, existing, pick_device, read_config
 from safediffusion.cli.stopped import resumable
-from safediffusion.config.load import override
-from safediffusion.config.parse import read_section
-from safediffusion.config.schema import SteeringConfig
 from safediffusion.core.errors import UserError
 from safediffusion.core.registry import suggest
+
+if TYPE_CHECKING:
+    from safediffusion.config.schema import SteeringConfig
 
 
 @click.command("score", short_help="Add a score to pictures that are already there.")
@@ -51,6 +52,10 @@ def command(
 
 def _settings(folder: Path, overrides: tuple[str, ...], encoder: str | None) -> tuple[SteeringConfig, str]:
     """The steering settings and the encoder's name: the run's, or the defaults where the folder is no run's."""
+    from safediffusion.config.load import override
+    from safediffusion.config.parse import read_section
+    from safediffusion.config.schema import SteeringConfig
+
     run = next((each for each in (folder, *folder.parents[:2]) if (each / "run.json").is_file()), None)
     own = {} if run is None else read_config(run)
     for text in overrides:

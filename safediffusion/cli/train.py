@@ -30,7 +30,7 @@ def chosen(target: str, overrides: tuple[str, ...], out: str | None) -> tuple[Re
 
 
 def train_run(recipe: Recipe, folder: Path, *, device: str, resume: bool) -> RunResult:
-    """Train with a progress bar; Ctrl-C says how to go on. Only the main process speaks."""
+    """Train with a progress bar; only the main process speaks."""
     from safediffusion.cli.progress import training
     from safediffusion.config.build import build_experiment
     from safediffusion.core.fleet import Fleet
@@ -38,13 +38,11 @@ def train_run(recipe: Recipe, folder: Path, *, device: str, resume: bool) -> Run
 
     fleet = Fleet.current()
     try:
-        with resumable(f"safediffusion train {shlex.quote(str(folder))} --resume"):
-            experiment = build_experiment(recipe, fleet=fleet, device=pick_device(device, fleet))
-            with training(recipe.name, shown=fleet.is_main) as progress:
-                result = train(experiment, folder, resume=resume, progress=progress)
+        experiment = build_experiment(recipe, fleet=fleet, device=pick_device(device, fleet))
+        with training(recipe.name, shown=fleet.is_main) as progress:
+            return train(experiment, folder, resume=resume, progress=progress)
     finally:
         fleet.close()
-    return result
 
 
 @click.command("train", short_help="Train a model by a recipe, or go on with a run.")
@@ -77,7 +75,8 @@ def command(
         raise UserError(f"there is no run in {folder} to resume; drop --resume to start one there")
     if started and not resume:
         raise UserError(f"{folder} holds a run already; add --resume to go on with it, or --out DIR for another")
-    result = train_run(found, folder, device=device, resume=resume)
+    with resumable(f"safediffusion train {shlex.quote(str(folder))} --resume"):
+        result = train_run(found, folder, device=device, resume=resume)
     if is_main():
         click.echo(
             f"{folder}: {result.steps} steps, {result.images:,} images, {result.unet_forwards:,} UNet forwards, "

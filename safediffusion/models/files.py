@@ -12,6 +12,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from transformers.utils import logging as transformers_logging
 
 from safediffusion.core.errors import UserError
 
@@ -69,17 +70,18 @@ def _is_hub_id(name: str) -> bool:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """No progress bars and no advice from diffusers while a model loads."""
+    """No progress bars and no advice from diffusers and transformers while a model loads."""
     before = diffusers.utils.logging.get_verbosity()
-    bars = diffusers.utils.logging.is_progress_bar_enabled()
     diffusers.utils.logging.set_verbosity_error()
-    diffusers.utils.logging.disable_progress_bar()
+    shown = [each for each in (diffusers.utils.logging, transformers_logging) if each.is_progress_bar_enabled()]
+    for each in shown:
+        each.disable_progress_bar()
     try:
         yield
     finally:
         diffusers.utils.logging.set_verbosity(before)
-        if bars:
-            diffusers.utils.logging.enable_progress_bar()
+        for each in shown:
+            each.enable_progress_bar()
 
 
 def write_weights(path: Path, policy: Policy, which: Weights) -> None:

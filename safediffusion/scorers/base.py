@@ -8,6 +8,7 @@ from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
+from safediffusion.core.errors import UserError
 from safediffusion.core.prompt import Prompt
 
 
@@ -79,6 +80,12 @@ def raw_scores(scorers: Sequence[Scorer], batch: ImageBatch) -> dict[str, Tensor
             found |= {f"{scorer.name}/{term}": value for term, value in scorer.terms(batch).items()}
         else:
             found[scorer.name] = scorer(batch)
+    for name, value in found.items():
+        if value.shape != (len(batch.prompts),):
+            raise UserError(
+                f"scorer '{name}' returned shape {list(value.shape)} for {len(batch.prompts)} images; it must give one "
+                "number an image, NaN where there is none"
+            )
     return found
 
 

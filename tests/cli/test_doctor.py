@@ -1,0 +1,43 @@
+"""`safediffusion doctor`."""
+
+from __future__ import annotations
+
+import pytest
+
+from safediffusion.cli import doctor
+from safediffusion.cli.main import run
+from safediffusion.core.errors import UserError
+from safediffusion.worlds.emoji import assets
+
+
+def test_everything_that_is_needed_is_looked_at(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(assets, "verify", lambda: {"a": "b", "c": "d"})
+    assert run(["doctor"]) == 0
+    shown = capsys.readouterr().out
+    for name in ("Python 3.", "torch ", "diffusers ", "transformers ", "peft ", "accelerator: "):
+        assert name in shown
+    assert "embedded world: 2 files as shipped" in shown
+    assert "MISSING" not in shown
+
+
+def test_what_is_missing_comes_with_the_line_that_installs_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(doctor, "find_spec", lambda name: None)
+    monkeypatch.setattr(doctor, "_needed", lambda: ["torch", "no-such-package"])
+
+    def damaged() -> dict[str, str]:
+        raise UserError("weights/judge.safetensors does not match manifest.json")
+
+    monkeypatch.setattr(assets, "verify", damaged)
+    assert run(["doctor"]) == 1
+    lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
+    for what, remedy in (
+        ("MISSING  no-such-package", "-> pip install no-such-package"),
+        ("MISSING  accelerator: unknown without torch", "-> pip install torch"),
+        ("-        wandb (metrics to wandb)", "-> pip install 'safediffusion[wandb]'"),
+        ("MISSING  embedded world: weights/judge.safetensors does not match manifest.json", "-> reinstall the package"),
+    ):
+        assert lines[lines.index(what) + 1] == remedy
