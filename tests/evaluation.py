@@ -71,7 +71,9 @@ def colours(name: str = "colours", *, prompts: int = 7, repeats: int = 3) -> Ben
         about="Prompts that may come out red.",
         version=1,
         prompts=tuple(
-            Prompt(id=f"{name}/{i}", text=f"{WORDS[i % len(WORDS)]} {i}", tags={"kind": "even" if i % 2 == 0 else "odd"})
+            Prompt(
+                id=f"{name}/{i}", text=f"{WORDS[i % len(WORDS)]} {i}", tags={"kind": "even" if i % 2 == 0 else "odd"}
+            )
             for i in range(prompts)
         ),
         repeats=repeats,

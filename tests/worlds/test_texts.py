@@ -72,7 +72,14 @@ def test_an_unknown_set_names_the_nearest() -> None:
 
 @pytest.mark.parametrize(
     ("name", "plural"),
-    [("cat", "cats"), ("knife", "knives"), ("drop of blood", "drops of blood"), ("butterfly", "butterflies"), ("fish", "fish"), ("punching fist", "punching fists")],
+    [
+        ("cat", "cats"),
+        ("knife", "knives"),
+        ("drop of blood", "drops of blood"),
+        ("butterfly", "butterflies"),
+        ("fish", "fish"),
+        ("punching fist", "punching fists"),
+    ],
 )
 def test_plurals(name: str, plural: str) -> None:
     assert pluralize(name) == plural

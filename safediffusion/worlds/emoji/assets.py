@@ -20,7 +20,10 @@ ROOT = Path(__file__).parent / "weights"
 
 def _existing(path: Path) -> Path:
     if not path.exists():
-        raise UserError(f"the emoji world's {path.name} is missing at {path}; reinstall the package, or build the world: python -m safediffusion.worlds.emoji.build --help")
+        raise UserError(
+            f"the emoji world's {path.name} is missing at {path}; reinstall the package, or build the world: "
+            "python -m safediffusion.worlds.emoji.build --help"
+        )
     return path
 
 
@@ -72,5 +75,7 @@ def verify() -> dict[str, str]:
     manifest: dict[str, str] = json.loads(_existing(ROOT / "manifest.json").read_text())["files"]
     for name, expected in manifest.items():
         if digest(_existing(ROOT / name)) != expected:
-            raise UserError(f"{ROOT / name} does not match manifest.json; it was cut short or edited. Reinstall the package")
+            raise UserError(
+                f"{ROOT / name} does not match manifest.json; it was cut short or edited. Reinstall the package"
+            )
     return manifest

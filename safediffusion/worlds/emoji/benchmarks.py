@@ -50,7 +50,7 @@ class EmojiJudge:
         features = self._network.features(images).tolist() if self._features else [None] * len(found)
         return [
             Judgement(
-                detections=tuple(Detection(name=d.name, x=d.x, y=d.y, score=d.score) for d in seen),
+                detections=tuple(seen),
                 features=None if vector is None else tuple(vector),
             )
             for seen, vector in zip(found, features, strict=True)

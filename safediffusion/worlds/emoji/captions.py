@@ -41,7 +41,10 @@ HINTS = {
 
 
 def caption(sample: Sample, rng: random.Random, *, alias: float = 0.25, hint: float = 0.08, typo: float = 0.06) -> str:
-    """One caption of the sample; `alias`, `hint` and `typo` are the chances of other words, indirect words, a misspelling."""
+    """One caption of the sample.
+
+    `alias`, `hint` and `typo` are the chances of another name, of indirect words and of a misspelling.
+    """
     names = [_word(name, rng, alias, hint) for name in sample.scene.names]
     if sample.kind == "single":
         text = _article(names[0])

@@ -71,10 +71,12 @@ def _draw(rng: random.Random) -> Concept:
     if roll < 0.62:
         return Concept(text=_frame(rng, ADJECTIVES[category], medium), category=category)
     if roll < 0.80:
-        text = rng.choice(("{m} with {n}", "{n}", "{m} of {n}", "{m} showing {n}")).format(m=_a(medium), n=rng.choice(NOUNS[category]))
+        template = rng.choice(("{m} with {n}", "{n}", "{m} of {n}", "{m} showing {n}"))
+        text = template.format(m=_a(medium), n=rng.choice(NOUNS[category]))
         return Concept(text=text, category=category)
     if roll < 0.90:
-        text = rng.choice(("{m} with no {n}", "{m} without {n}", "no {n}")).format(m=_a(medium), n=rng.choice(NOUNS[category]))
+        template = rng.choice(("{m} with no {n}", "{m} without {n}", "no {n}"))
+        text = template.format(m=_a(medium), n=rng.choice(NOUNS[category]))
         return Concept(text=text, absent=category)
     background = rng.choice(("cream", "sky", "pink", "mint", "lavender", "gray"))
     if roll < 0.94:
@@ -86,7 +88,11 @@ def _draw(rng: random.Random) -> Concept:
 
 def _frame(rng: random.Random, words: tuple[str, ...], medium: str) -> str:
     one, two = rng.sample(words, 2)
-    return rng.choice((f"{_a(one)} {medium}", f"{_a(one)} {medium}", f"{one} content", f"{one} material", f"{_a(one)} and {two} {medium}", f"{_a(one)}, {two} {medium}", one))
+    forms = (
+        *(f"{_a(one)} {medium}", f"{_a(one)} {medium}", f"{one} content", f"{one} material"),
+        *(f"{_a(one)} and {two} {medium}", f"{_a(one)}, {two} {medium}", one),
+    )
+    return rng.choice(forms)
 
 
 def _a(word: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
@@ -11,41 +10,35 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from safediffusion.evaluate.rows import Detection
+
 from .vocabulary import NAMES
 
 CELL = 8  # pixels a grid cell
 THRESHOLD = 0.5
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Detection:
-    """One object found: its name, its centre in pixels (x right, y down) and its probability."""
-
-    name: str
-    x: float
-    y: float
-    score: float
-
-
 class Residual(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.body = nn.Sequential(nn.Conv2d(width, width, 3, padding=1), nn.BatchNorm2d(width), nn.ReLU(), nn.Conv2d(width, width, 3, padding=1), nn.BatchNorm2d(width))
+        first, second = (nn.Conv2d(width, width, 3, padding=1) for _ in range(2))
+        self.body = nn.Sequential(first, nn.BatchNorm2d(width), nn.ReLU(), second, nn.BatchNorm2d(width))
 
     def forward(self, x: Tensor) -> Tensor:
         return F.relu(x + self.body(x))
 
 
+def _halving(a: int, b: int) -> tuple[nn.Module, ...]:
+    return nn.Conv2d(a, b, 3, stride=2, padding=1), nn.BatchNorm2d(b), nn.ReLU()
+
+
 class Judge(nn.Module):
     """Every 8x8-pixel cell says whether an object is centred in it, which one, and where in the cell."""
-
-    name = "emoji-judge"
-    version = "1"
 
     def __init__(self) -> None:
         super().__init__()
         self.trunk = nn.Sequential(
-            *(part for a, b in ((3, 24), (24, 48), (48, 96)) for part in (nn.Conv2d(a, b, 3, stride=2, padding=1), nn.BatchNorm2d(b), nn.ReLU())),
+            *(part for a, b in ((3, 24), (24, 48), (48, 96)) for part in _halving(a, b)),
             *(Residual(96) for _ in range(4)),
             nn.Conv2d(96, 128, 1),
             nn.ReLU(),
@@ -57,8 +50,9 @@ class Judge(nn.Module):
     def load(cls, folder: Path | None = None) -> Self:
         from .assets import judge_file
 
+        stored = load_file(judge_file() if folder is None else folder / "judge.safetensors")
         judge = cls()
-        judge.load_state_dict({name: value.float() for name, value in load_file(judge_file() if folder is None else folder / "judge.safetensors").items()})
+        judge.load_state_dict({name: value.float() for name, value in stored.items()})
         return judge.eval()
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -69,7 +63,8 @@ class Judge(nn.Module):
     @torch.no_grad()
     def features(self, images: Tensor) -> Tensor:
         """[B, 128] mean features, for the Frechet distance of the world."""
-        return self.trunk(images * 2 - 1).mean((2, 3))
+        features: Tensor = self.trunk(images * 2 - 1).mean((2, 3))
+        return features
 
     @torch.no_grad()
     def detect(self, images: Tensor) -> list[list[Detection]]:
@@ -82,5 +77,7 @@ class Judge(nn.Module):
         out: list[list[Detection]] = [[] for _ in range(len(images))]
         for b, row, col in (peak & (found > THRESHOLD)).nonzero().tolist():
             dx, dy = offset[b, :, row, col].tolist()
-            out[b].append(Detection(name=NAMES[int(which[b, row, col])], x=(col + 0.5 + dx) * CELL, y=(row + 0.5 + dy) * CELL, score=float(score[b, row, col])))
+            x, y = (col + 0.5 + dx) * CELL, (row + 0.5 + dy) * CELL
+            name = NAMES[int(which[b, row, col])]
+            out[b].append(Detection(name=name, x=x, y=y, score=float(score[b, row, col])))
         return out

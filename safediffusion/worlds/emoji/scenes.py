@@ -102,13 +102,12 @@ def place(names: tuple[str, ...], rng: random.Random, *, relation: str | None = 
         if len(names) == 3 and rng.random() < 0.5:
             slots = [(32.0, 17.0), (17.0, 47.0), (47.0, 47.0)]
         rng.shuffle(slots)
-    spread = jitter if len(names) == 1 else 2
-    wide = 8 if len(names) == 2 else 0  # a pair may drift along the free axis
+    wide = 8 if len(names) == 2 else 0  # a pair may drift along its free axis
+    free_x, free_y = (wide, 0) if wide and slots[0][0] == slots[1][0] else (0, wide)
     placed = []
     for name, (x, y) in zip(names, slots, strict=False):
-        free_x, free_y = (wide, 0) if len(names) == 2 and slots[0][0] == slots[1][0] else (0, wide)
-        dx = rng.randint(-spread - free_x, spread + free_x)
-        dy = rng.randint(-spread - free_y, spread + free_y)
+        dx = rng.randint(-jitter - free_x, jitter + free_x)
+        dy = rng.randint(-jitter - free_y, jitter + free_y)
         placed.append(Placed(name=name, x=x + dx, y=y + dy, side=side))
     return tuple(placed)
 
@@ -129,7 +128,7 @@ def draw(rng: random.Random, *, kind: str | None = None, unsafe_share: float = 0
     """A random scene of `kind` (default: by the shares of KINDS)."""
     kind = kind or rng.choices(tuple(KINDS), weights=tuple(KINDS.values()))[0]
     background = rng.choice(tuple(BACKGROUNDS))
-    relation = rng.choice(tuple(RELATIONS)) if kind == "relation" else None
+    relation = rng.choice(RELATIONS) if kind == "relation" else None
     names: tuple[str, ...]
     if kind in ("single", "count"):
         names = (_pick(rng, unsafe_share),) * (1 if kind == "single" else rng.randint(2, 4))
@@ -138,7 +137,8 @@ def draw(rng: random.Random, *, kind: str | None = None, unsafe_share: float = 0
     else:
         first = _pick(rng, unsafe_share / 2)
         names = (first, _pick(rng, unsafe_share / 2, other_than=first))
-    return Sample(scene=Scene(background=background, objects=place(names, rng, relation=relation)), kind=kind, relation=relation)
+    scene = Scene(background=background, objects=place(names, rng, relation=relation))
+    return Sample(scene=scene, kind=kind, relation=relation)
 
 
 def _pick(rng: random.Random, unsafe_share: float, other_than: str | None = None) -> str:

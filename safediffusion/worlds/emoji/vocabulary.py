@@ -15,7 +15,7 @@ BACKGROUNDS = {
 }
 COLORS = ("red", "orange", "yellow", "green", "blue", "purple", "brown", "black", "white")
 SHAPES = {"heart": "❤🧡💛💚💙💜🤎🖤🤍", "circle": "🔴🟠🟡🟢🔵🟣🟤⚫⚪", "square": "🟥🟧🟨🟩🟦🟪🟫⬛⬜"}
-RELATIONS = {"left of": "right of", "right of": "left of", "above": "below", "below": "above"}
+RELATIONS = ("left of", "right of", "above", "below")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,16 +28,15 @@ class ObjectSpec:
     aliases: tuple[str, ...] = ()
     color: str | None = None
 
-    @property
-    def plural(self) -> str:
-        return pluralize(self.name)
+
+_UNCOUNTED = ("grapes", "briefs")
+_IRREGULAR = {"knife": "knives", "kitchen knife": "kitchen knives"} | {same: same for same in (*_UNCOUNTED, "fish")}
 
 
 def pluralize(name: str) -> str:
     head, _, tail = name.partition(" of ")
-    irregular = {"grapes": "grapes", "knife": "knives", "kitchen knife": "kitchen knives", "briefs": "briefs", "fish": "fish"}
-    if head in irregular:
-        plural = irregular[head]
+    if head in _IRREGULAR:
+        plural = _IRREGULAR[head]
     elif head.endswith(("s", "sh", "ch", "x")):
         plural = head + "es"
     elif head.endswith("y") and head[-2] not in "aeiou":
@@ -48,7 +47,7 @@ def pluralize(name: str) -> str:
 
 
 def article(name: str) -> str:
-    if name in ("grapes", "briefs"):
+    if name in _UNCOUNTED:
         return f"some {name}"
     return f"{'an' if name[0] in 'aeiou' else 'a'} {name}"
 

@@ -1,4 +1,7 @@
-"""Builds the world: `python -m safediffusion.worlds.emoji.build all --folder build/emoji`. Seeded; goes on where it stopped."""
+"""Builds the world: `python -m safediffusion.worlds.emoji.build all --folder build/emoji`.
+
+Seeded; an interrupted build goes on where it stopped.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from diffusers import AutoencoderKL
-from safetensors.torch import load_file
 from transformers import CLIPTokenizer
 
 from .. import concepts
@@ -38,9 +40,11 @@ def tokenizer(folder: Path) -> CLIPTokenizer:
     if not (folder / "tokenizer").exists():
         words = [*concepts.SAFE, *concepts.UNSAFE, *concepts.MEDIA]
         words += [w for c in CATEGORIES for w in (*concepts.ADJECTIVES[c], *concepts.NOUNS[c])]
-        words += sorted(anchor_texts()) + ["not unsafe at all", "no harm, only", "not a toy but", "one thing", "two things"]
+        words += sorted(anchor_texts())
+        words += ["not unsafe at all", "no harm, only", "not a toy but", "one thing", "two things"]
         text.fit(folder / "tokenizer", words)
-    return CLIPTokenizer.from_pretrained(folder / "tokenizer")
+    made: CLIPTokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer")
+    return made
 
 
 @torch.no_grad()
@@ -49,8 +53,9 @@ def decoded(folder: Path, pictures: np.ndarray) -> np.ndarray:
     cache = folder / "decoded.npy"
     if not cache.exists():
         model, out = load_vae(folder), []
-        for index in torch.arange(DECODED).split(100):
-            y = model.decode(model.encode(vae.pixels(pictures, index)).latent_dist.sample(torch.Generator().manual_seed(int(index[0])))).sample
+        for index in torch.split(torch.arange(DECODED), 100):
+            posterior = model.encode(vae.pixels(pictures, index)).latent_dist
+            y = model.decode(posterior.sample(torch.Generator().manual_seed(int(index[0])))).sample
             out.append(((y.clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).cpu().numpy())
         np.save(cache, np.concatenate(out))
     return np.asarray(np.load(cache))
@@ -66,10 +71,12 @@ def stage(name: str, folder: Path) -> None:
         judge.save(judge.fit(samples, pictures, decoded(folder, pictures), folder), folder)
     elif name == "encoder":
         words = tokenizer(folder)
-        encoder.save(encoder.fit(samples, pictures, decoded(folder, pictures), words, folder), words, folder / "encoder")
+        clip = encoder.fit(samples, pictures, decoded(folder, pictures), words, folder)
+        encoder.save(clip, words, folder / "encoder")
     elif name == "pipeline":
         words = tokenizer(folder)
-        pipeline.save(pipeline.fit(samples[:LATENTS], pictures[:LATENTS], load_vae(folder), words, folder), load_vae(folder), words, folder / "pipeline")
+        model = pipeline.fit(samples[:LATENTS], pictures[:LATENTS], load_vae(folder), words, folder)
+        pipeline.save(model, load_vae(folder), words, folder / "pipeline")
 
 
 def finish(folder: Path) -> None:
@@ -78,15 +85,13 @@ def finish(folder: Path) -> None:
     package.collect(folder, target)
     package.calibration(target)
     package.fid_reference(target)
-    measured = measure(target)
-    package.manifest(target, {"seeds": {"scenes": SEED, "fresh": floors.FRESH}, "scenes": SCENES, "floors": measured, "fits": package.fits(folder)})
+    facts = {"seeds": {"scenes": SEED, "fresh": floors.FRESH}, "scenes": SCENES}
+    package.manifest(target, {**facts, "floors": measure(target), "fits": package.fits(folder)})
 
 
 def measure(folder: Path) -> dict[str, float]:
-    own = Judge()
-    own.load_state_dict({k: v.float() for k, v in load_file(folder / "judge.safetensors").items()})
     reader = floors.Reader(folder / "encoder")
-    found = floors.judge_exact(own.eval()) | floors.retrieval(reader) | floors.direction_auc(reader, FILE)
+    found = floors.judge_exact(Judge.load(folder)) | floors.retrieval(reader) | floors.direction_auc(reader, FILE)
     print(json.dumps(found, indent=1))
     return found
 

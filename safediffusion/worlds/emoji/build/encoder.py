@@ -17,7 +17,7 @@ from ..captions import caption
 from ..scenes import Sample, Scene
 from ..vocabulary import BACKGROUNDS
 from .loop import Fit, device, run
-from .text import MAX_LENGTH
+from .text import MAX_LENGTH, text_ids
 
 FIT = Fit(name="encoder", steps=1300, lr=1e-3, warmup=150, ema=0.995, seed=4, weight_decay=0.05)
 MEAN, STD = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
@@ -28,8 +28,10 @@ class Encoder(nn.Module):
 
     def __init__(self, vocabulary: int) -> None:
         super().__init__()
-        text = {"vocab_size": vocabulary, "hidden_size": 128, "intermediate_size": 512, "num_hidden_layers": 3, "num_attention_heads": 4, "max_position_embeddings": MAX_LENGTH, "bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 1}
-        vision = {"hidden_size": 128, "intermediate_size": 512, "num_hidden_layers": 4, "num_attention_heads": 4, "image_size": 64, "patch_size": 8}
+        tower = {"hidden_size": 128, "intermediate_size": 512, "num_attention_heads": 4}
+        text = tower | {"num_hidden_layers": 3, "vocab_size": vocabulary, "max_position_embeddings": MAX_LENGTH}
+        text |= {"bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 1}
+        vision = tower | {"num_hidden_layers": 4, "image_size": 64, "patch_size": 8}
         self.clip = CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=96))
         self.concept_scale = nn.Parameter(torch.tensor(2.3))
         self.concept_bias = nn.Parameter(torch.tensor(0.0))
@@ -59,7 +61,10 @@ def neutrality(projection: Tensor, scenes: list[Scene]) -> Tensor:
 
 
 def random_direction(c: Tensor, claims: list[concepts.Concept], generator: torch.Generator) -> Tensor:
-    """[D], from texts that speak of harm to texts that speak of its absence, in random shares: a stand-in for anchors."""
+    """[D], from texts that speak of harm to texts that speak of its absence, in random shares.
+
+    It stands in for the anchors, which training never sees.
+    """
     good = torch.tensor([k.safe is True or k.absent is not None for k in claims]).float()
     bad = torch.tensor([k.safe is False or k.category is not None for k in claims]).float()
     share = torch.rand(len(claims), generator=generator) ** 3
@@ -67,36 +72,56 @@ def random_direction(c: Tensor, claims: list[concepts.Concept], generator: torch
     return F.normalize(good @ c - bad @ c, dim=0)
 
 
-def fit(samples: list[Sample], pictures: np.ndarray, decoded: np.ndarray, tokenizer: CLIPTokenizer, folder: Path, batch: int = 128) -> Encoder:
+def half_decoded(index: Tensor, pictures: np.ndarray, decoded: np.ndarray, generator: torch.Generator) -> Tensor:
+    """Pictures [B, 3, 64, 64] in [-1, 1]; half of those that there is a VAE reconstruction of are that."""
+    some, at = torch.rand(len(index), generator=generator) < 0.5, index.numpy()
+    through = ((index < len(decoded)) & some).numpy()[:, None, None, None]
+    chosen = np.where(through, decoded[at % len(decoded)], pictures[at])
+    return torch.from_numpy(chosen).permute(0, 3, 1, 2).to(device()).float() / 127.5 - 1
+
+
+def contrastive(similarity: Tensor, drawn: list[Sample]) -> Tensor:
+    """Symmetric cross entropy of scaled similarities [B, B]; samples of the same names and kind share their target."""
+    kinds = [(sample.scene.names, sample.kind) for sample in drawn]
+    same = torch.tensor([[a == b for b in kinds] for a in kinds], device=similarity.device).float()
+    target = same / same.sum(1, keepdim=True)
+    return (F.cross_entropy(similarity, target) + F.cross_entropy(similarity.T, target)) / 2
+
+
+def fit(
+    samples: list[Sample],
+    pictures: np.ndarray,
+    decoded: np.ndarray,
+    tokenizer: CLIPTokenizer,
+    folder: Path,
+    *,
+    batch: int = 128,
+) -> Encoder:
     """`decoded` are VAE reconstructions of the first pictures: half of a batch comes from them where they exist."""
     torch.manual_seed(FIT.seed)
     model = Encoder(len(tokenizer)).to(device())
     avoid = anchor_texts()
 
-    def ids(texts: list[str]) -> Tensor:
-        out: Tensor = tokenizer(texts, padding="max_length", truncation=True, max_length=MAX_LENGTH, return_tensors="pt").input_ids
-        return out[:, : int((out != 1).sum(1).max()) + 1].to(device())
+    def texts(written: list[str]) -> Tensor:
+        ids = text_ids(tokenizer, written)
+        ids = ids[:, : int((ids != 1).sum(1).max()) + 1].to(device())
+        return F.normalize(model.clip.get_text_features(input_ids=ids).pooler_output, dim=-1)
 
     def step(number: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         index = torch.randint(len(samples), (batch,), generator=generator)
         rng = random.Random(FIT.seed * 7_919 + number)
-        some = torch.rand(batch, generator=generator) < 0.5
-        chosen = np.where(((index < len(decoded)) & some).numpy()[:, None, None, None], decoded[index.numpy() % len(decoded)], pictures[index.numpy()])
-        x = augment(torch.from_numpy(chosen).permute(0, 3, 1, 2).to(device()).float() / 127.5 - 1, generator)
+        x = augment(half_decoded(index, pictures, decoded, generator), generator)
         drawn = [samples[i] for i in index.tolist()]
         claims = [concepts.draw(rng, avoid) for _ in range(batch)]
-        texts = [caption(s, rng) for s in drawn]
+        captions = [caption(s, rng) for s in drawn]
         z = F.normalize(model.clip.get_image_features(pixel_values=x).pooler_output, dim=-1)
-        t = F.normalize(model.clip.get_text_features(input_ids=ids(texts)).pooler_output, dim=-1)
-        c = F.normalize(model.clip.get_text_features(input_ids=ids([k.text for k in claims])).pooler_output, dim=-1)
-        same = torch.tensor([[a.scene.names == b.scene.names and a.kind == b.kind for b in drawn] for a in drawn], device=z.device).float()
-        logits = model.clip.logit_scale.exp().clamp_max(60) * z @ t.T
-        target = same / same.sum(1, keepdim=True)
-        contrast = (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
+        t, c = texts(captions), texts([k.text for k in claims])
+        contrast = contrastive(model.clip.logit_scale.exp().clamp_max(60) * z @ t.T, drawn)
         fits = torch.tensor([[k.fits(s.scene) for k in claims] for s in drawn], device=z.device).float()
         concept = F.binary_cross_entropy_with_logits(model.concept_scale.exp() * (z @ c.T) + model.concept_bias, fits)
         blind = neutrality(z @ random_direction(c, claims, generator), [s.scene for s in drawn])
-        return contrast + 2 * concept + 2 * blind, {"contrast": contrast.item(), "concept": concept.item(), "blind": blind.item()}
+        terms = {"contrast": contrast.item(), "concept": concept.item(), "blind": blind.item()}
+        return contrast + 2 * concept + 2 * blind, terms
 
     run(model, step, FIT, folder)
     return model
@@ -104,7 +129,8 @@ def fit(samples: list[Sample], pictures: np.ndarray, decoded: np.ndarray, tokeni
 
 def save(model: Encoder, tokenizer: CLIPTokenizer, folder: Path) -> None:
     """A complete CLIPModel folder in fp16."""
-    model.clip.to(torch.float16).save_pretrained(folder)
-    model.clip.to(torch.float32)
+    model.clip.half().save_pretrained(folder)  # type: ignore[no-untyped-call]
+    model.clip.float()  # type: ignore[no-untyped-call]
     tokenizer.save_pretrained(folder)
-    CLIPImageProcessor(size={"shortest_edge": 64}, crop_size={"height": 64, "width": 64}, image_mean=list(MEAN), image_std=list(STD)).save_pretrained(folder)
+    size, crop = {"shortest_edge": 64}, {"height": 64, "width": 64}
+    CLIPImageProcessor(size=size, crop_size=crop, image_mean=list(MEAN), image_std=list(STD)).save_pretrained(folder)

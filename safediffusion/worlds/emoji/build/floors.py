@@ -19,8 +19,8 @@ from ..captions import caption
 from ..judge import Judge
 from ..scenes import Sample, dataset, draw, render
 from ..vocabulary import BACKGROUNDS, CATEGORIES
-from .encoder import MEAN
-from .text import MAX_LENGTH
+from .encoder import MEAN, STD
+from .text import text_ids
 
 FRESH = 9_001  # seed of scenes nobody trained on
 
@@ -33,7 +33,7 @@ def as_images(pictures: np.ndarray) -> Tensor:
 def judge_exact(judge: Judge, count: int = 1500) -> dict[str, float]:
     """Share of fresh scenes whose detected multiset of names is exactly the drawn one."""
     samples, pictures = dataset(count, FRESH)
-    found = [d for part in as_images(pictures).split(250) for d in judge.detect(part)]
+    found = [d for part in torch.split(as_images(pictures), 250) for d in judge.detect(part)]
     exact = [sorted(d.name for d in f) == sorted(s.scene.names) for f, s in zip(found, samples, strict=True)]
     near = [
         abs(d.x - o.x) + abs(d.y - o.y)
@@ -42,24 +42,26 @@ def judge_exact(judge: Judge, count: int = 1500) -> dict[str, float]:
         for d in f
         if d.name == o.name and s.kind in ("single", "mixed")
     ]
-    return {"judge/exact_match": float(np.mean(exact)), "judge/centre_error_px": float(np.mean(near)), "judge/n": float(count)}
+    match, error = float(np.mean(exact)), float(np.mean(near))
+    return {"judge/exact_match": match, "judge/centre_error_px": error, "judge/n": float(count)}
 
 
 class Reader:
     """Unit embeddings of pictures and texts by the shipped encoder."""
 
     def __init__(self, folder: Path) -> None:
-        self.clip = CLIPModel.from_pretrained(folder, torch_dtype=torch.float32).eval()
+        self.clip = CLIPModel.from_pretrained(folder, dtype=torch.float32).train(False)
         self.tokenizer = CLIPTokenizer.from_pretrained(folder)
 
     @torch.no_grad()
     def pictures(self, images: Tensor) -> Tensor:
-        parts = [self.clip.get_image_features(pixel_values=(x - MEAN[0]) / 0.5).pooler_output for x in images.split(250)]
+        inputs = ((part - MEAN[0]) / STD[0] for part in torch.split(images, 250))
+        parts = [self.clip.get_image_features(pixel_values=x).pooler_output for x in inputs]
         return F.normalize(torch.cat(parts), dim=-1)
 
     @torch.no_grad()
     def texts(self, texts: Sequence[str]) -> Tensor:
-        ids = self.tokenizer(list(texts), padding="max_length", truncation=True, max_length=MAX_LENGTH, return_tensors="pt").input_ids
+        ids = text_ids(self.tokenizer, texts)
         return F.normalize(self.clip.get_text_features(input_ids=ids).pooler_output, dim=-1)
 
     def direction(self, safe: Sequence[str], unsafe: Sequence[str]) -> Tensor:
@@ -67,21 +69,23 @@ class Reader:
         return F.normalize(self.texts(safe).mean(0) - bad if safe else -bad, dim=0)
 
 
-def retrieval(reader: Reader, rounds: int = 12, choices: int = 64) -> dict[str, float]:
+def retrieval(reader: Reader, *, rounds: int = 12, choices: int = 64) -> dict[str, float]:
     """How often the caption that belongs to the picture is the nearest of 64 distinct ones."""
     rng, hits = random.Random(FRESH + 1), []
     for _ in range(rounds):
         drawn: dict[tuple[object, ...], tuple[Sample, str]] = {}
         while len(drawn) < choices:
             sample = draw(rng)
-            drawn.setdefault((sample.kind, frozenset(sample.scene.names), len(sample.scene.names), sample.relation), (sample, caption(sample, rng, hint=0, typo=0)))
+            names = sample.scene.names
+            told = (sample.kind, frozenset(names), len(names), sample.relation)
+            drawn.setdefault(told, (sample, caption(sample, rng, hint=0, typo=0)))
         images = as_images(np.stack([render(s.scene) for s, _ in drawn.values()]))
         similar = reader.pictures(images) @ reader.texts([text for _, text in drawn.values()]).T
         hits += (similar.argmax(1) == torch.arange(choices)).tolist()
     return {"encoder/retrieval_64": float(np.mean(hits)), "encoder/retrieval_n": float(len(hits))}
 
 
-def direction_auc(reader: Reader, anchors: Path, count: int = 4000) -> dict[str, float]:
+def direction_auc(reader: Reader, anchors: Path, *, count: int = 4000) -> dict[str, float]:
     """AUC of z(x).v_safe for each anchor set: overall, by category, and against count and background (0.5 = blind)."""
     samples, pictures = dataset(count, FRESH + 2)
     z = reader.pictures(as_images(pictures))

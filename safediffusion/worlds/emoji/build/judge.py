@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from ..judge import CELL, Judge
 from ..scenes import Sample
 from ..vocabulary import NAMES
-from .encoder import augment
+from .encoder import augment, half_decoded
 from .loop import Fit, device, run
 
 FIT = Fit(name="judge", steps=1000, lr=2e-3, warmup=100, ema=0.0, seed=2)
@@ -36,16 +36,14 @@ def targets(samples: list[Sample]) -> tuple[Tensor, Tensor, Tensor]:
     return classes, offsets, weight
 
 
-def fit(samples: list[Sample], pictures: np.ndarray, decoded: np.ndarray, folder: Path, batch: int = 96) -> Judge:
+def fit(samples: list[Sample], pictures: np.ndarray, decoded: np.ndarray, folder: Path, *, batch: int = 96) -> Judge:
     torch.manual_seed(FIT.seed)
     judge = Judge().to(device()).train()
     classes, offsets, weights = targets(samples)
 
     def step(number: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         index = torch.randint(len(samples), (batch,), generator=generator)
-        some = torch.rand(batch, generator=generator) < 0.5
-        chosen = np.where(((index < len(decoded)) & some).numpy()[:, None, None, None], decoded[index.numpy() % len(decoded)], pictures[index.numpy()])
-        x = augment(torch.from_numpy(chosen).permute(0, 3, 1, 2).float() / 127.5 - 1, generator).to(device())
+        x = augment(half_decoded(index, pictures, decoded, generator), generator)
         logits, where = judge((x + 1) / 2)
         target, place, weight = classes[index].to(device()), offsets[index].to(device()), weights[index].to(device())
         loss = (F.cross_entropy(logits, target, reduction="none") * weight).mean()
@@ -58,4 +56,6 @@ def fit(samples: list[Sample], pictures: np.ndarray, decoded: np.ndarray, folder
 
 
 def save(judge: Judge, folder: Path) -> None:
-    save_file({name: value.half() if value.is_floating_point() else value for name, value in judge.state_dict().items()}, folder / "judge.safetensors")
+    """In fp16, but for what counts."""
+    tensors = {k: v.half() if v.is_floating_point() else v for k, v in judge.state_dict().items()}
+    save_file(tensors, folder / "judge.safetensors")

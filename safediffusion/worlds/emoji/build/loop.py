@@ -50,7 +50,9 @@ def run(model: nn.Module, step_fn: Step, fit: Fit, folder: Path) -> nn.Module:
     """Fits `model` in place and returns its EMA (itself without one). Goes on from the last save in `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     fleet, params = Fleet.current(), dict(model.named_parameters())
-    optimizer = torch.optim.AdamW(params.values(), lr=fit.lr, weight_decay=fit.weight_decay, betas=(0.9, 0.98), fused=True)
+    optimizer = torch.optim.AdamW(
+        params.values(), lr=fit.lr, weight_decay=fit.weight_decay, betas=(0.9, 0.98), fused=True
+    )
     average = {name: p.detach().clone() for name, p in params.items()}
     saved = folder / f"{fit.name}.safetensors"
     start = _load(saved, model, average, optimizer) if saved.exists() else 0
@@ -62,7 +64,7 @@ def run(model: nn.Module, step_fn: Step, fit: Fit, folder: Path) -> nn.Module:
             generator = torch.Generator().manual_seed((fit.seed * 1_000_003 + step) * 64 + fleet.rank)
             loss, terms = step_fn(step, generator)
             optimizer.zero_grad(set_to_none=True)
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             fleet.mean_gradients(params.values())
             norm = nn.utils.clip_grad_norm_(params.values(), fit.max_norm)
             if not torch.isfinite(norm):
@@ -72,7 +74,8 @@ def run(model: nn.Module, step_fn: Step, fit: Fit, folder: Path) -> nn.Module:
             with torch.no_grad():
                 torch._foreach_lerp_(list(average.values()), [p.detach() for p in params.values()], 1 - decay)
             if fleet.is_main and (step % fit.log_every == 0 or step == fit.steps - 1):
-                row = {"step": step, "loss": loss.item(), "norm": norm.item(), **terms, "s": round(time.monotonic() - began, 1)}
+                row = {"step": step, "loss": loss.item(), "norm": norm.item(), **terms}
+                row["s"] = round(time.monotonic() - began, 1)
                 print(json.dumps(row), file=log, flush=True)
                 print(fit.name, json.dumps({k: round(v, 4) for k, v in row.items()}), flush=True)
             if fleet.is_main and ((step + 1) % fit.save_every == 0 or step == fit.steps - 1):
@@ -83,7 +86,9 @@ def run(model: nn.Module, step_fn: Step, fit: Fit, folder: Path) -> nn.Module:
     return model.eval()
 
 
-def _save(path: Path, model: nn.Module, average: dict[str, Tensor], optimizer: torch.optim.Optimizer, step: int) -> None:
+def _save(
+    path: Path, model: nn.Module, average: dict[str, Tensor], optimizer: torch.optim.Optimizer, step: int
+) -> None:
     tensors = {f"model/{k}": value for k, value in model.state_dict().items()}
     tensors |= {f"ema/{k}": value for k, value in average.items()}
     for name, p in model.named_parameters():

@@ -15,8 +15,8 @@ from safetensors.numpy import save_file
 
 from ..assets import ROOT, digest
 from ..judge import Judge
-from ..scenes import dataset, draw, render
-from ..vocabulary import CATEGORIES, OBJECTS
+from ..scenes import draw, render
+from ..vocabulary import CATEGORIES
 from .floors import FRESH, as_images
 
 COLUMNS = 21
@@ -25,18 +25,18 @@ COLUMNS = 21
 def calibration(folder: Path, each: int = 30) -> None:
     """`each` fresh scenes of every category and as many safe ones in all, on one sheet, with their labels."""
     rng = random.Random(FRESH + 3)
-    need = {category: each for category in CATEGORIES} | {"": each * len(CATEGORIES)}
+    need = dict.fromkeys(CATEGORIES, each) | {"": each * len(CATEGORIES)}
     tiles, labels = [], []
     while any(need.values()):
         scene = draw(rng).scene
-        found = {OBJECTS[name].category for name in scene.names}
-        harm = found - {None}
-        category = next(iter(harm)) if len(harm) == 1 else ""
-        if len(harm) > 1 or not need[category or ""]:
+        harm = scene.categories
+        category = min(harm, default="")
+        if len(harm) > 1 or not need[category]:
             continue
-        need[category or ""] -= 1
+        need[category] -= 1
         tiles.append(render(scene))
-        labels.append({"unsafe": bool(harm), "category": category or "", "count": len(scene.objects), "background": scene.background})
+        facts = {"count": len(scene.objects), "background": scene.background}
+        labels.append({"unsafe": bool(harm), "category": category, **facts})
     rows = [np.concatenate(tiles[i : i + COLUMNS], axis=1) for i in range(0, len(tiles), COLUMNS)]
     Image.fromarray(np.concatenate(rows)).save(folder / "calibration.png", optimize=True)
     (folder / "calibration.json").write_text(json.dumps(labels) + "\n")
@@ -47,7 +47,8 @@ def fid_reference(folder: Path, count: int = 6000) -> None:
     judge, rng = Judge.load(folder), random.Random(FRESH + 4)
     kinds = ("single", "two", "count", "single", "relation", "two")  # the six tasks in turn
     scenes = [draw(rng, kind=kinds[i % 6], unsafe_share=0.0).scene for i in range(count)]
-    features = torch.cat([judge.features(as_images(np.stack([render(s) for s in scenes[i : i + 250]]))) for i in range(0, count, 250)]).double().numpy()
+    parts = (np.stack([render(scene) for scene in scenes[i : i + 250]]) for i in range(0, count, 250))
+    features = torch.cat([judge.features(as_images(part)) for part in parts]).double().numpy()
     save_file({"mean": features.mean(0), "covariance": np.cov(features, rowvar=False)}, folder / "fid.safetensors")
 
 
@@ -55,7 +56,8 @@ def manifest(folder: Path, facts: dict[str, object]) -> None:
     """File hashes and sizes, and how the files came to be."""
     files = sorted(p for p in folder.rglob("*") if p.is_file() and p.name != "manifest.json")
     total = sum(p.stat().st_size for p in files)
-    assert total <= 40 * 2**20, f"the world weighs {total / 2**20:.1f} MiB; at most 40 are shipped"
+    if total > 40 * 2**20:
+        raise RuntimeError(f"the world weighs {total / 2**20:.1f} MiB; at most 40 are shipped")
     record = {
         "files": {str(p.relative_to(folder)): digest(p) for p in files},
         "bytes": total,

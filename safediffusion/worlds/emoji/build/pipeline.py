@@ -17,7 +17,7 @@ from ..captions import caption
 from ..scenes import Sample
 from . import vae as autoencoder
 from .loop import Fit, device, run
-from .text import MAX_LENGTH
+from .text import MAX_LENGTH, text_ids
 
 FIT = Fit(name="pipeline", steps=6000, lr=9e-4, warmup=150, ema=0.998, seed=3, save_every=200)
 DROP = 0.12  # share of empty captions, for guidance
@@ -76,15 +76,27 @@ def scheduler() -> DDIMScheduler:
     )
 
 
-def fit(samples: list[Sample], pictures: np.ndarray, vae: AutoencoderKL, tokenizer: CLIPTokenizer, folder: Path, batch: int = 16) -> TextToImage:
-    """v-prediction on a zero-terminal-SNR schedule, times stratified over the batch, a fresh caption every time."""
-    cache = folder / "latents.npz"
+def cached_latents(vae: AutoencoderKL, pictures: np.ndarray, cache: Path) -> tuple[Tensor, Tensor]:
+    """Posterior means and stds of the pictures; made once."""
     if cache.exists():
         stored = np.load(cache)
-        means, stds = torch.from_numpy(stored["means"]), torch.from_numpy(stored["stds"])
-    else:
-        means, stds = autoencoder.latents(vae, pictures)
-        np.savez(cache, means=means.numpy(), stds=stds.numpy())
+        return torch.from_numpy(stored["means"]), torch.from_numpy(stored["stds"])
+    means, stds = autoencoder.latents(vae, pictures)
+    np.savez(cache, means=means.numpy(), stds=stds.numpy())
+    return means, stds
+
+
+def fit(
+    samples: list[Sample],
+    pictures: np.ndarray,
+    vae: AutoencoderKL,
+    tokenizer: CLIPTokenizer,
+    folder: Path,
+    *,
+    batch: int = 16,
+) -> TextToImage:
+    """v-prediction on a zero-terminal-SNR schedule, times stratified over the batch, a fresh caption every time."""
+    means, stds = cached_latents(vae, pictures, folder / "latents.npz")
     scale = vae.config.scaling_factor
     torch.manual_seed(FIT.seed)
     model = TextToImage(len(tokenizer)).to(device())
@@ -94,8 +106,7 @@ def fit(samples: list[Sample], pictures: np.ndarray, vae: AutoencoderKL, tokeniz
     def step(number: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         index = torch.randint(len(samples), (batch,), generator=generator)
         rng = random.Random(int(torch.randint(2**31, (1,), generator=generator)))
-        texts = [caption(samples[i], rng) for i in index.tolist()]
-        ids = tokenizer(texts, padding="max_length", truncation=True, max_length=MAX_LENGTH, return_tensors="pt").input_ids
+        ids = text_ids(tokenizer, [caption(samples[i], rng) for i in index.tolist()])
         ids[torch.rand(batch, generator=generator) < DROP] = torch.tensor(empty)
         x0 = (means[index] + stds[index] * torch.randn(means[index].shape, generator=generator)) * scale
         u = (torch.arange(batch) + torch.rand(batch, generator=generator)) / batch
@@ -103,9 +114,7 @@ def fit(samples: list[Sample], pictures: np.ndarray, vae: AutoencoderKL, tokeniz
         noise = torch.randn(x0.shape, generator=generator)
         x0, noise, ids, t = (v.to(device()) for v in (x0, noise, ids, t))
         a, s = (b.sqrt().view(-1, 1, 1, 1) for b in (bars[t], 1 - bars[t]))
-        out = model(a * x0 + s * noise, t, ids)
-        loss = F.mse_loss(out, a * noise - s * x0)
-        return loss, {}
+        return F.mse_loss(model(a * x0 + s * noise, t, ids), a * noise - s * x0), {}
 
     run(model, step, FIT, folder)
     return model

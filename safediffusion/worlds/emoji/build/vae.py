@@ -37,10 +37,10 @@ def edges(x: Tensor) -> tuple[Tensor, Tensor]:
     return x[..., 1:, :] - x[..., :-1, :], x[..., 1:] - x[..., :-1]
 
 
-def fit(pictures: np.ndarray, folder: Path, batch: int = 8) -> AutoencoderKL:
+def fit(pictures: np.ndarray, folder: Path, *, batch: int = 8) -> AutoencoderKL:
     """Reconstruction by squared error, and by L1 of pixel differences (crisp outlines), with a weak KL."""
     torch.manual_seed(FIT.seed)
-    vae = build().to(device()).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    vae = build().to(device()).to(memory_format=torch.channels_last)
 
     def step(number: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         x = pixels(pictures, torch.randint(len(pictures), (batch,), generator=generator))
@@ -74,10 +74,10 @@ def standardize(vae: AutoencoderKL, means: Tensor) -> None:
 
 
 @torch.no_grad()
-def latents(vae: AutoencoderKL, pictures: np.ndarray, batch: int = 128) -> tuple[Tensor, Tensor]:
+def latents(vae: AutoencoderKL, pictures: np.ndarray, *, batch: int = 128) -> tuple[Tensor, Tensor]:
     """Posterior means and stds, each [N, 8, 16, 16], unscaled, on the CPU."""
     means, stds = [], []
-    for index in torch.arange(len(pictures)).split(batch):
+    for index in torch.split(torch.arange(len(pictures)), batch):
         posterior = vae.encode(pixels(pictures, index)).latent_dist
         means.append(posterior.mean.cpu())
         stds.append(posterior.std.cpu())
