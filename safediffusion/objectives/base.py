@@ -17,8 +17,7 @@ M = TypeVar("M", bound=Sliceable)
 
 
 class Cost(NamedTuple):
-    """Network evaluations; guidance counts as two forwards, and as two backwards only where both branches have a "
-    "gradient."""
+    """Network evaluations; guidance is two forwards, and two backwards only where both branches have a gradient."""
 
     forwards: int
     backwards: int

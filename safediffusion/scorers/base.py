@@ -72,8 +72,7 @@ class Calibrated(Decomposed, Protocol):
 
 
 def raw_scores(scorers: Sequence[Scorer], batch: ImageBatch) -> dict[str, Tensor]:
-    """One forward of every scorer: `name` -> [B] of a plain one, `name/term` -> [B] for each term of a decomposed "
-    "one."""
+    """One forward of every scorer: `name` -> [B] of a plain one, `name/term` -> [B] for each term of another."""
     found: dict[str, Tensor] = {}
     for scorer in scorers:
         if isinstance(scorer, Decomposed):

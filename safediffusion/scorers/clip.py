@@ -62,8 +62,7 @@ class Preprocessing:
         )
 
     def __call__(self, images: Tensor) -> Tensor:
-        """[B, 3, H, W] in [0, 1] -> the network's input. Bicubic with antialiasing; no resampling where the size "
-        "fits."""
+        """[B, 3, H, W] in [0, 1] -> the network's input. Antialiased bicubic; no resampling where the size fits."""
         height, width = images.shape[-2:]
         if self.exact is not None:
             target = self.exact

@@ -37,8 +37,7 @@ def builtin_anchors() -> tuple[str, ...]:
 
 
 def load_anchors(spec: str) -> Anchors:
-    """The set `spec` names: one that ships ("compact"), or "FILE.yaml#name", or "FILE.yaml" when the file holds one "
-    "set."""
+    """The set `spec` names: one that ships ("compact"), or "FILE.yaml#name", or "FILE.yaml" where it holds one set."""
     if ".yaml" not in spec:
         names = builtin_anchors()
         if spec not in names:
