@@ -30,7 +30,7 @@ Gate = Literal["all", "labelled", "classifier"]
 
 
 def direction(encoder: Encoder, anchors: Anchors) -> Tensor:
-    """[D], unit: from the mean of the unsafe texts to that of the safe ones; without safe texts, away from the unsafe."""
+    """[D], unit: from the mean of the unsafe texts to that of the safe ones, or away from the unsafe without any."""
     away = encoder.text(anchors.unsafe).mean(0)
     towards = encoder.text(anchors.safe).mean(0) if anchors.safe else torch.zeros_like(away)
     difference = towards - away

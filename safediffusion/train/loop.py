@@ -80,7 +80,7 @@ class Trainer(Generic[E, M]):
         self.policy.allocate(self.objective.needs | averaged | sampled)
 
     def step(self, number: int) -> dict[str, float]:
-        """The metrics of step 0, 1, 2, ...; weights and metrics are a pure function of the state before and `number`."""
+        """The metrics of step 0, 1, 2, ...; weights and metrics are a function of the state before and `number`."""
         clock = Clock(self.policy.device)
         with clock.part("step"):
             experience, measured = self.collector.collect(self.policy, number)
