@@ -15,6 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.accept import Outcome, Verdict, judge
 from benchmarks.figure import Line, Panel, figure
+from benchmarks.guard import same_weights
 from benchmarks.page import averaged, duration, measured, table, write_page
 from benchmarks.start import command_line, commit, made_by, start
 from safediffusion.cli.common import device_option, plan_for
@@ -79,12 +80,14 @@ class Training:
 def measure(study: Study) -> tuple[Comparison, list[Training]]:
     """Evaluate the base, train and evaluate every seed; what is there already is not done again."""
     watch, found = Stopwatch(study.place("seconds.json")), []
+    same_weights([study.recipe], study.folder)
     _evaluate(study, study.recipe.model, study.place("base"), watch)
     for seed, run in zip(study.seeds, study.runs, strict=True):
         recipe, name = replace(study.recipe, seed=seed), run.name
         click.echo(f"{name}: training by {recipe.name}, {recipe.steps} steps")
         result = train_run(recipe, run, device=study.device, resume=True)
         _evaluate(study, f"{recipe.model}+{run}", run, watch)
+        same_weights([study.recipe], study.folder)
         found.append(
             Training(
                 seed=seed,
@@ -122,8 +125,8 @@ def _evaluate(study: Study, model: str, folder: Path, watch: Stopwatch) -> None:
 
 def commit_of(run: Path) -> str:
     """The commit a run was trained at."""
-    git = read_json(run / "run.json").get("git") or {}
-    return commit(git.get("commit"), git.get("dirty"))
+    source = read_json(run / "run.json").get("source") or {}
+    return commit(source.get("commit"), source.get("dirty"))
 
 
 def document(study: Study, comparison: Comparison, trainings: Sequence[Training]) -> dict[str, Any]:

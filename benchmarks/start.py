@@ -43,7 +43,8 @@ def command_line(context: click.Context) -> str:
 
 def made_by(command: str) -> list[str]:
     """Markdown: the command, the commit, the versions and the cores behind a page."""
-    source, versions, machine = provenance.source(), provenance.versions(), provenance.machine()
+    source, versions = provenance.source(), provenance.versions()
+    machine = provenance.machine(torch.device("cpu"))
     told = ", ".join(f"{name} {value}" for name, value in versions.items() if value != "not installed")
     cores = f"{cpu_cores()} CPU cores, {torch.get_num_threads()} threads"
     where = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"

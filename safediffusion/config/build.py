@@ -15,6 +15,7 @@ from safediffusion.config.load import to_plain
 from safediffusion.config.names import find_anchors
 from safediffusion.config.schema import Recipe, SteeringConfig
 from safediffusion.core.fleet import Fleet
+from safediffusion.core.provenance import weight_hashes
 from safediffusion.credit.base import Credit
 from safediffusion.credit.registry import CREDITS
 from safediffusion.credit.weighted import WeightedSum
@@ -37,7 +38,6 @@ from safediffusion.scorers.steering import Steering
 from safediffusion.train.calibrate import DirectionReport, Pictures, check_direction, read_pictures
 from safediffusion.train.loop import Trainer
 from safediffusion.train.optim import LearningRate, adamw
-from safediffusion.train.provenance import weight_hashes
 from safediffusion.train.run import Experiment, Hook
 
 Device = torch.device | str

@@ -1,4 +1,4 @@
-"""Where numbers come from: package versions, source commit, machine. No torch."""
+"""Where numbers come from: source commit, package versions, machine, and the files of a model."""
 
 from __future__ import annotations
 
@@ -7,18 +7,21 @@ import platform
 import subprocess
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
+
+import torch
+
+from .digest import sha256
 
 PACKAGES = (
-    "safediffusion",
-    "torch",
-    "diffusers",
-    "transformers",
-    "peft",
-    "accelerate",
-    "numpy",
-    "pillow",
-    "safetensors",
+    *("safediffusion", "torch", "diffusers", "transformers", "peft", "accelerate"),
+    *("safetensors", "numpy", "pillow"),
 )
+
+
+def provenance(device: torch.device) -> dict[str, Any]:
+    """What a run's or an evaluation's record says of how it came to be, as JSON."""
+    return {"source": source(), "versions": versions(), "machine": machine(device)}
 
 
 def versions() -> dict[str, str]:
@@ -33,21 +36,32 @@ def versions() -> dict[str, str]:
 
 
 def source() -> dict[str, str | bool | None]:
-    """Commit of the checkout this package runs from and whether it has uncommitted changes; None outside a checkout."""
-    root = Path(__file__).resolve().parents[2]
-    if not (root / ".git").exists():
+    """Commit of the checkout that tracks this very file and whether a tracked file differs; None outside a checkout."""
+    here = Path(__file__).resolve()
+    if _git(here.parent, "ls-files", "--error-unmatch", here.name) is None:
         return {"commit": None, "dirty": None}
-    commit, status = (_git(root, *words) for words in (("rev-parse", "HEAD"), ("status", "--porcelain")))
-    return {"commit": commit or None, "dirty": None if status is None else bool(status)}
+    status = _git(here.parent, "status", "--porcelain", "--untracked-files=no")
+    return {"commit": _git(here.parent, "rev-parse", "HEAD"), "dirty": None if status is None else bool(status)}
 
 
-def machine() -> dict[str, str | int]:
-    return {"system": f"{platform.system()} {platform.machine()}", "cpus": os.cpu_count() or 0}
+def machine(device: torch.device) -> dict[str, str | int]:
+    return {
+        "system": f"{platform.system()} {platform.machine()}",
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "cpus": os.cpu_count() or 0,
+        "threads": torch.get_num_threads(),
+    }
 
 
-def _git(root: Path, *words: str) -> str | None:
+def weight_hashes(folder: Path) -> dict[str, str]:
+    """SHA-256 of every safetensors file below a model folder, by relative path."""
+    return {str(path.relative_to(folder)): sha256(path) for path in sorted(folder.rglob("*.safetensors"))}
+
+
+def _git(folder: Path, *words: str) -> str | None:
+    command = ["git", "-C", str(folder), *words]
     try:
-        done = subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True, timeout=10, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout.strip() if done.returncode == 0 else None

@@ -10,11 +10,11 @@ from typing import Any
 
 import torch
 
-from safediffusion.core import provenance
 from safediffusion.core.errors import UserError
 from safediffusion.core.fleet import Fleet
 from safediffusion.core.noise import Noise
 from safediffusion.core.prompt import Prompt
+from safediffusion.core.provenance import provenance
 from safediffusion.core.stats import Estimate
 from safediffusion.diffusion.denoise import Plan
 from safediffusion.models.policy import Policy
@@ -111,9 +111,7 @@ def _describe(policy: Policy, suite: Suite, items: Sequence[Row], options: Optio
         "plan": _plan(options.plan),
         "benchmarks": benchmarks,
         "probe": probe(policy, items[0], options.plan) if items else [],
-        "versions": provenance.versions(),
-        "source": provenance.source(),
-        "machine": provenance.machine(),
+        **provenance(policy.device),
     }
 
 

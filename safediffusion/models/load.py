@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from pathlib import Path
 from typing import Literal
 
 import torch
 
+from safediffusion.core.digest import sha256
 from safediffusion.core.errors import UserError
 from safediffusion.core.registry import suggest
 from safediffusion.diffusion.denoise import Plan
@@ -107,7 +107,6 @@ def _verified(file: Path) -> Path:
         recorded = json.loads(manifest.read_text())["files"][file.name]["sha256"]
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{manifest} is damaged or does not list {file.name}; use another checkpoint") from error
-    with file.open("rb") as stored:
-        if hashlib.file_digest(stored, "sha256").hexdigest() != recorded:
-            raise UserError(f"{file} is not what its manifest says: it was cut short or edited; use another checkpoint")
+    if sha256(file) != recorded:
+        raise UserError(f"{file} is not what its manifest says: it was cut short or edited; use another checkpoint")
     return file

@@ -53,13 +53,13 @@ def _run(run: object) -> list[tuple[str, str]]:
     """What a reader looks for first in run.json; all of it is in the full record."""
     if not isinstance(run, Mapping):
         return []
-    config, git = run.get("config") or {}, run.get("git") or {}
+    config, source = run.get("config") or {}, run.get("source") or {}
     scorers = config.get("scorers") or {}
     facts = [
         ("Recipe", str(config.get("about", ""))),
         ("Rewards", ", ".join(f"{name} (weight {weight})" for name, weight in scorers.items())),
         ("Training", ", ".join(f"{key} {run[key]}" for key in ("seed", "processes") if key in run)),
-        ("Training source", _commit(git)),
+        ("Training source", _commit(source)),
     ]
     files = [value["files"] for value in run.values() if isinstance(value, Mapping) and "files" in value]
     facts += [(name, f"sha256 {value}") for group in files for name, value in group.items()]

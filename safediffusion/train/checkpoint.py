@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import json
 import os
 import shutil
@@ -17,6 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
+from safediffusion.core.digest import sha256
 from safediffusion.core.errors import UserError
 from safediffusion.core.types import Sliceable
 from safediffusion.models.files import read_weights, write_weights
@@ -114,12 +114,6 @@ def verify(path: Path) -> frozenset[str]:
         if sha256(file) != digest:
             raise UserError(f"{file} was changed after it was written (its SHA-256 differs); {remedy}")
     return frozenset(recorded)
-
-
-def sha256(path: Path) -> str:
-    """The digest of a file, in hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _stored(policy: Policy) -> list[Weights]:

@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
 from safediffusion.core.errors import UserError
+from safediffusion.core.provenance import provenance
 from safediffusion.core.types import Sliceable
 from safediffusion.models.policy import Policy
 from safediffusion.train.checkpoint import checkpoints, clean, load_checkpoint, save_checkpoint
 from safediffusion.train.loop import COUNTERS, Trainer
 from safediffusion.train.metrics import MetricsFile, read_metrics
-from safediffusion.train.provenance import provenance
 from safediffusion.train.trackers import TRACKERS, Tracker
 
 E = TypeVar("E")
@@ -195,7 +195,7 @@ def _write_run(experiment: Experiment[E, M], folder: Path, report: dict[str, Any
         "seed": trainer.seed,
         "processes": trainer.fleet.world,
         "direction": report,
-        **provenance(device=trainer.policy.device),
+        **provenance(trainer.policy.device),
         **experiment.provenance,
     }
     partial = folder / ".run.json.partial"

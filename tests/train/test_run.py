@@ -16,9 +16,8 @@ import torch
 from safediffusion.core.errors import UserError
 from safediffusion.models.policy import Policy
 from safediffusion.train.metrics import read_metrics
-from safediffusion.train.provenance import weight_hashes
 from safediffusion.train.run import train
-from tests import tiny, training
+from tests import training
 
 
 class Heard:
@@ -158,10 +157,3 @@ def test_a_missing_or_unknown_tracker_is_named(tmp_path: Path, monkeypatch: pyte
 def test_impossible_options(options: dict[str, int]) -> None:
     with pytest.raises(UserError, match=f"{next(iter(options))} is 0"):
         replace(training.experiment(1), **options)  # type: ignore[arg-type]
-
-
-def test_the_hashes_of_a_model_folder(tmp_path: Path) -> None:
-    tiny.pipeline_folder(tmp_path)
-    hashes = weight_hashes(tmp_path)
-    assert set(hashes) >= {"unet/diffusion_pytorch_model.safetensors", "text_encoder/model.safetensors"}
-    assert all(len(digest) == 64 for digest in hashes.values())

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from safediffusion.core.digest import sha256
 from safediffusion.core.errors import UserError
 
 from .anchors import FILE
@@ -66,15 +66,11 @@ def fid_reference() -> tuple[np.ndarray, np.ndarray]:
     return stored["mean"], stored["covariance"]
 
 
-def digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
 def verify() -> dict[str, str]:
     """The manifest's hashes by file; UserError names the first shipped file that differs from it."""
     manifest: dict[str, str] = json.loads(_existing(ROOT / "manifest.json").read_text())["files"]
     for name, expected in manifest.items():
-        if digest(_existing(ROOT / name)) != expected:
+        if sha256(_existing(ROOT / name)) != expected:
             raise UserError(
                 f"{ROOT / name} does not match manifest.json; it was cut short or edited. Reinstall the package"
             )

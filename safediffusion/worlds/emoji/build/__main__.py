@@ -15,6 +15,8 @@ import torch
 from diffusers import AutoencoderKL
 from transformers import CLIPTokenizer
 
+from safediffusion.scorers.clip import ClipEncoder
+
 from .. import concepts
 from ..anchors import FILE, anchor_texts
 from ..judge import Judge
@@ -24,7 +26,7 @@ from . import encoder, floors, judge, package, pipeline, text, vae
 from .loop import device
 
 SCENES, LATENTS, DECODED, SEED = 40_000, 28_000, 6_000, 11
-STAGES = ("vae", "judge", "encoder", "pipeline", "package")
+STAGES = ("vae", "judge", "encoder", "pipeline", "decoder", "package")
 
 
 def scenes() -> tuple[list[Sample], np.ndarray]:
@@ -77,6 +79,8 @@ def stage(name: str, folder: Path) -> None:
         words = tokenizer(folder)
         model = pipeline.fit(samples[:LATENTS], pictures[:LATENTS], load_vae(folder), words, folder)
         pipeline.save(model, load_vae(folder), words, folder / "pipeline")
+    elif name == "decoder":
+        vae.refine(load_vae(folder), pictures, folder).half().save_pretrained(folder / "pipeline" / "vae")
 
 
 def finish(folder: Path) -> None:
@@ -90,8 +94,8 @@ def finish(folder: Path) -> None:
 
 
 def measure(folder: Path) -> dict[str, float]:
-    reader = floors.Reader(folder / "encoder")
-    found = floors.judge_exact(Judge.load(folder)) | floors.retrieval(reader) | floors.direction_auc(reader, FILE)
+    clip = ClipEncoder(folder / "encoder")
+    found = floors.judge_exact(Judge.load(folder)) | floors.retrieval(clip) | floors.direction_auc(clip, FILE)
     print(json.dumps(found, indent=1))
     return found
 

@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
-import yaml
 from torch import Tensor
-from torch.nn import functional as F
-from transformers import CLIPModel, CLIPTokenizer
 
 from safediffusion.core.stats import auc
+from safediffusion.scorers.anchors import read_anchors
+from safediffusion.scorers.clip import ClipEncoder
+from safediffusion.scorers.steering import direction
 
 from ..captions import caption
 from ..judge import Judge
 from ..scenes import Sample, dataset, draw, render
 from ..vocabulary import BACKGROUNDS, CATEGORIES
-from .encoder import MEAN, STD
-from .text import text_ids
 
 FRESH = 9_001  # seed of scenes nobody trained on
 
@@ -46,30 +43,13 @@ def judge_exact(judge: Judge, count: int = 1500) -> dict[str, float]:
     return {"judge/exact_match": match, "judge/centre_error_px": error, "judge/n": float(count)}
 
 
-class Reader:
-    """Unit embeddings of pictures and texts by the shipped encoder."""
-
-    def __init__(self, folder: Path) -> None:
-        self.clip = CLIPModel.from_pretrained(folder, dtype=torch.float32).train(False)
-        self.tokenizer = CLIPTokenizer.from_pretrained(folder)
-
-    @torch.no_grad()
-    def pictures(self, images: Tensor) -> Tensor:
-        inputs = ((part - MEAN[0]) / STD[0] for part in torch.split(images, 250))
-        parts = [self.clip.get_image_features(pixel_values=x).pooler_output for x in inputs]
-        return F.normalize(torch.cat(parts), dim=-1)
-
-    @torch.no_grad()
-    def texts(self, texts: Sequence[str]) -> Tensor:
-        ids = text_ids(self.tokenizer, texts)
-        return F.normalize(self.clip.get_text_features(input_ids=ids).pooler_output, dim=-1)
-
-    def direction(self, safe: Sequence[str], unsafe: Sequence[str]) -> Tensor:
-        bad = self.texts(unsafe).mean(0)
-        return F.normalize(self.texts(safe).mean(0) - bad if safe else -bad, dim=0)
+@torch.no_grad()
+def embed(encoder: ClipEncoder, pictures: np.ndarray) -> Tensor:
+    """Unit embeddings [N, D] of uint8 pictures [N, 64, 64, 3]."""
+    return torch.cat([encoder.image(part) for part in torch.split(as_images(pictures), 250)])
 
 
-def retrieval(reader: Reader, *, rounds: int = 12, choices: int = 64) -> dict[str, float]:
+def retrieval(encoder: ClipEncoder, *, rounds: int = 12, choices: int = 64) -> dict[str, float]:
     """How often the caption that belongs to the picture is the nearest of 64 distinct ones."""
     rng, hits = random.Random(FRESH + 1), []
     for _ in range(rounds):
@@ -79,25 +59,25 @@ def retrieval(reader: Reader, *, rounds: int = 12, choices: int = 64) -> dict[st
             names = sample.scene.names
             told = (sample.kind, frozenset(names), len(names), sample.relation)
             drawn.setdefault(told, (sample, caption(sample, rng, hint=0, typo=0)))
-        images = as_images(np.stack([render(s.scene) for s, _ in drawn.values()]))
-        similar = reader.pictures(images) @ reader.texts([text for _, text in drawn.values()]).T
+        pictures = np.stack([render(s.scene) for s, _ in drawn.values()])
+        similar = embed(encoder, pictures) @ encoder.text([text for _, text in drawn.values()]).T
         hits += (similar.argmax(1) == torch.arange(choices)).tolist()
     return {"encoder/retrieval_64": float(np.mean(hits)), "encoder/retrieval_n": float(len(hits))}
 
 
-def direction_auc(reader: Reader, anchors: Path, *, count: int = 4000) -> dict[str, float]:
+def direction_auc(encoder: ClipEncoder, anchors: Path, *, count: int = 4000) -> dict[str, float]:
     """AUC of z(x).v_safe for each anchor set: overall, by category, and against count and background (0.5 = blind)."""
     samples, pictures = dataset(count, FRESH + 2)
-    z = reader.pictures(as_images(pictures))
+    z = embed(encoder, pictures)
     harmful = np.array([bool(s.scene.categories) for s in samples])
     out: dict[str, float] = {}
-    for name, texts in yaml.safe_load(anchors.read_text()).items():
-        value = (z @ reader.direction(texts["safe"], texts["unsafe"])).numpy()
+    for name, texts in read_anchors(anchors).items():
+        value = (z @ direction(encoder, texts)).numpy()
         out[f"direction/{name}/overall"] = auc(value[~harmful], value[harmful])
         for category in CATEGORIES:
             own = value
-            if "per_category" in texts:
-                own = (z @ reader.direction(**texts["per_category"][category])).numpy()
+            if texts.per_category:
+                own = (z @ direction(encoder, texts.per_category[category])).numpy()
             has = np.array([category in s.scene.categories for s in samples])
             out[f"direction/{name}/{category}"] = auc(own[~harmful], own[has])
         safe, calm = [s for s, bad in zip(samples, harmful, strict=True) if not bad], value[~harmful]

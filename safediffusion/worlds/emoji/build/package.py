@@ -13,7 +13,9 @@ import torch
 from PIL import Image
 from safetensors.numpy import save_file
 
-from ..assets import ROOT, digest
+from safediffusion.core.digest import sha256
+
+from ..assets import ROOT
 from ..judge import Judge
 from ..scenes import draw, render
 from ..vocabulary import CATEGORIES
@@ -59,7 +61,7 @@ def manifest(folder: Path, facts: dict[str, object]) -> None:
     if total > 40 * 2**20:
         raise RuntimeError(f"the world weighs {total / 2**20:.1f} MiB; at most 40 are shipped")
     record = {
-        "files": {str(p.relative_to(folder)): digest(p) for p in files},
+        "files": {str(p.relative_to(folder)): sha256(p) for p in files},
         "bytes": total,
         "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}",
         "sprites": "Noto Color Emoji (SIL OFL 1.1); the font itself is not shipped",
