@@ -11,6 +11,7 @@ from torch import Tensor
 from safediffusion.core.prompt import Prompt
 from safediffusion.core.types import SHARED, Conditioning, Sliceable
 from safediffusion.diffusion.denoise import Plan, Transitions
+from safediffusion.diffusion.schedule import Schedule
 from safediffusion.models.policy import Policy, Weights
 
 State = dict[str, dict[str, float]]  # who -> what -> value
@@ -49,6 +50,14 @@ class Volume(NamedTuple):
     forwards: int  # network evaluations; guidance counts as two
     recorded: int  # reverse steps that can be trained
     plan: Plan
+
+    @classmethod
+    def of(cls, plan: Plan, schedule: Schedule, *, groups: int, group_size: int, record: bool = True) -> Volume:
+        """What sampling this many images by `plan` makes, with or without recording its stochastic steps."""
+        images = groups * group_size
+        recorded = len(plan.stochastic(schedule)) if record else 0
+        branches = 1 if plan.guidance == 1.0 else 2
+        return cls(images, groups, images * plan.steps * branches, images * recorded, plan)
 
 
 class Collector(Protocol[E_co]):

@@ -162,10 +162,7 @@ class OnPolicy:
         return dict(zip(scores, rows.unbind(1), strict=True))
 
     def volume(self, policy: Policy) -> Volume:
-        images = self.groups * self.group_size
-        recorded = len(self.plan.stochastic(policy.schedule)) if self.record else 0
-        branches = 1 if self.plan.guidance == 1.0 else 2
-        return Volume(images, self.groups, images * self.plan.steps * branches, images * recorded, self.plan)
+        return Volume.of(self.plan, policy.schedule, groups=self.groups, group_size=self.group_size, record=self.record)
 
     def state(self) -> State:
         own = {s.name: s.state() for s in self.scorers if isinstance(s, Calibrated)} | {"credit": self.credit.state()}

@@ -8,7 +8,6 @@ from safediffusion.collect.base import Volume
 from safediffusion.config.build import build_objective, build_plan, encoder_source, lora_spec
 from safediffusion.config.schema import Recipe
 from safediffusion.core.errors import UserError
-from safediffusion.diffusion.denoise import Plan
 from safediffusion.diffusion.schedule import DiscreteSchedule
 from safediffusion.models.footprint import Load, Memory, measure, read_architecture
 from safediffusion.models.policy import Weights
@@ -61,8 +60,9 @@ def forecast(recipe: Recipe, *, processes: int = 1) -> Forecast:
         raise UserError(f"{recipe.groups} groups a step cannot be divided among {processes} processes")
     architecture = read_architecture(recipe.model)
     plan, objective = build_plan(recipe), build_objective(recipe)
-    recorded = len(plan.stochastic(DiscreteSchedule.from_config(dict(architecture.scheduler))))
-    volume = volume_of(recipe, plan, recorded)
+    schedule = DiscreteSchedule.from_config(dict(architecture.scheduler))
+    volume = Volume.of(plan, schedule, groups=recipe.groups, group_size=recipe.group_size)
+    recorded = volume.recorded // volume.images
     cost = objective.forecast(volume)
     spec = lora_spec(recipe)
     copies = int(recipe.ema is not None) + int(Weights.REFERENCE in objective.needs and spec is None)
@@ -91,13 +91,6 @@ def forecast(recipe: Recipe, *, processes: int = 1) -> Forecast:
         memory=memory,
         assumed=architecture.assumed,
     )
-
-
-def volume_of(recipe: Recipe, plan: Plan, recorded: int) -> Volume:
-    """What one step collects when `recorded` steps of the plan are stochastic."""
-    images = recipe.groups * recipe.group_size
-    branches = 1 if plan.guidance == 1.0 else 2
-    return Volume(images, recipe.groups, images * plan.steps * branches, images * recorded, plan)
 
 
 def _size(count: int) -> str:
