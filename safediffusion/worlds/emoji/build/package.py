@@ -76,10 +76,16 @@ def target() -> Path:
 
 
 def collect(folder: Path, target: Path) -> None:
-    """Copies pipeline, encoder and judge from the build folder into the package."""
+    """Copies pipeline, encoder and judge from the build folder into the package.
+
+    Without a word on precision transformers loads in the stored one and diffusers in float32, and the parts of a
+    pipeline do not fit together; the text encoder's configuration therefore says float32.
+    """
     for name in ("pipeline", "encoder"):
         shutil.rmtree(target / name, ignore_errors=True)
         shutil.copytree(folder / name, target / name)
+    config = target / "pipeline" / "text_encoder" / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"dtype": "float32"}, indent=2) + "\n")
     shutil.copy(folder / "judge.safetensors", target / "judge.safetensors")
 
 
