@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from safediffusion.cli.common import device_option, plan_for
+from safediffusion.cli.common import device_option, is_main, plan_for
 from safediffusion.cli.evaluate import Asked, evaluate_model
 from safediffusion.cli.stopped import resumable
 from safediffusion.cli.train import train_run
@@ -37,8 +37,9 @@ class Stopwatch:
             yield
         finally:
             self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
-            self._file.parent.mkdir(parents=True, exist_ok=True)
-            self._file.write_text(json.dumps(self.seconds, indent=1) + "\n")
+            if is_main():
+                self._file.parent.mkdir(parents=True, exist_ok=True)
+                self._file.write_text(json.dumps(self.seconds, indent=1) + "\n")
 
     @property
     def total(self) -> float:
@@ -86,7 +87,8 @@ def command(overrides: tuple[str, ...], recipe: str, suite: str, out: str, devic
             _say(3, f"the aligned model on the suite {suite}")
             _measure(f"{found.model}+{folder / 'aligned'}", suite, folder / "aligned", device)
         _say(4, "the report")
-        _report(folder, result, watch)
+        if is_main():
+            _report(folder, result, watch)
 
 
 def _measure(model: str, suite: str, folder: Path, device: str) -> None:
@@ -120,7 +122,8 @@ def _write(path: Path, document: Mapping[str, Any]) -> None:
 
 
 def _say(number: int, text: str) -> None:
-    click.echo(f"[{number}/4] {text}")
+    if is_main():
+        click.echo(f"[{number}/4] {text}")
 
 
 def _again(overrides: tuple[str, ...], *, recipe: str, suite: str, out: str) -> str:

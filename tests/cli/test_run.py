@@ -78,6 +78,17 @@ def test_a_resumed_run_may_be_longer_but_not_another(
     assert "there is no run in runs/sd15-steer to resume" in capsys.readouterr().err
 
 
+def test_a_run_that_evaluates_itself_logs_what_it_measured(folders: small.Folders) -> None:
+    plan(folders)
+    keys = ["evaluation.every=2", "evaluation.suite=colours", "evaluation.limit=2", "ema=0.5"]
+    assert run(["train", "emoji-steer", *folders.small, *keys]) == 0
+    first, second = (json.loads(line) for line in Path("runs/emoji-steer/metrics.jsonl").read_text().splitlines())
+    assert "eval/colours/red" not in first
+    assert 0 <= second["eval/colours/red"] <= 1
+    snapshot = Path("runs/emoji-steer/eval/colours-000002")
+    assert len(list((snapshot / "images").iterdir())) == 2 * 3
+
+
 def test_a_dry_run_prints_the_cost_and_writes_nothing(
     folders: small.Folders, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
