@@ -19,7 +19,7 @@ from . import vae as autoencoder
 from .loop import Fit, device, run
 from .text import MAX_LENGTH, text_ids
 
-FIT = Fit(name="pipeline", steps=6000, lr=9e-4, warmup=150, ema=0.998, seed=3, save_every=200)
+FIT = Fit(name="pipeline", steps=8400, lr=9e-4, warmup=150, ema=0.998, seed=3, save_every=200)
 DROP = 0.12  # share of empty captions, for guidance
 SAMPLING = {"steps": 16, "guidance": 2.0, "eta": 0.0}
 
@@ -93,7 +93,7 @@ def fit(
     tokenizer: CLIPTokenizer,
     folder: Path,
     *,
-    batch: int = 16,
+    batch: int = 32,
 ) -> TextToImage:
     """v-prediction on a zero-terminal-SNR schedule, times stratified over the batch, a fresh caption every time."""
     means, stds = cached_latents(vae, pictures, folder / "latents.npz")

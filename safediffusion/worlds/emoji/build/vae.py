@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from .loop import Fit, device, run
 
 FIT = Fit(name="vae", steps=3400, lr=2e-3, warmup=60, ema=0.995, seed=1)
+REFINE = Fit(name="decoder", steps=1600, lr=1e-3, warmup=60, ema=0.995, seed=6)
 
 
 def build() -> AutoencoderKL:
@@ -37,6 +38,12 @@ def edges(x: Tensor) -> tuple[Tensor, Tensor]:
     return x[..., 1:, :] - x[..., :-1, :], x[..., 1:] - x[..., :-1]
 
 
+def reconstruction(y: Tensor, x: Tensor) -> tuple[Tensor, dict[str, float]]:
+    l1, l2 = F.l1_loss(y, x), F.mse_loss(y, x)
+    edge = sum((F.l1_loss(a, b) for a, b in zip(edges(y), edges(x), strict=True)), torch.zeros((), device=x.device))
+    return 10 * l2 + 0.2 * l1 + edge, {"l1": l1.item(), "mse": l2.item()}
+
+
 def fit(pictures: np.ndarray, folder: Path, *, batch: int = 8) -> AutoencoderKL:
     """Reconstruction by squared error, and by L1 of pixel differences (crisp outlines), with a weak KL."""
     torch.manual_seed(FIT.seed)
@@ -46,16 +53,30 @@ def fit(pictures: np.ndarray, folder: Path, *, batch: int = 8) -> AutoencoderKL:
         x = pixels(pictures, torch.randint(len(pictures), (batch,), generator=generator))
         posterior = vae.encode(x).latent_dist
         z = posterior.mean + posterior.std * torch.randn(posterior.mean.shape, generator=generator).to(x.device)
-        y = vae.decode(z).sample
-        l1 = F.l1_loss(y, x)
-        l2 = F.mse_loss(y, x)
-        edge = sum((F.l1_loss(a, b) for a, b in zip(edges(y), edges(x), strict=True)), torch.zeros((), device=x.device))
+        loss, terms = reconstruction(vae.decode(z).sample, x)
         kl = posterior.kl().mean() / z[0].numel()
-        return 10 * l2 + 0.2 * l1 + edge + 3e-4 * kl, {"l1": l1.item(), "mse": l2.item(), "kl": kl.item()}
+        return loss + 3e-4 * kl, terms | {"kl": kl.item()}
 
     run(vae, step, FIT, folder)
     standardize(vae, latents(vae, pictures[:4000])[0])
     return vae
+
+
+def refine(vae: AutoencoderKL, pictures: np.ndarray, folder: Path, *, batch: int = 8) -> AutoencoderKL:
+    """Trains the decoder alone, on slightly noisy latents: pictures get crisper, latents stay what they were."""
+    vae.requires_grad_(False)
+    decoder = torch.nn.ModuleList([part for part in (vae.post_quant_conv, vae.decoder) if part is not None])
+    decoder.requires_grad_(True).train()
+
+    def step(number: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        x = pixels(pictures, torch.randint(len(pictures), (batch,), generator=generator))
+        with torch.no_grad():
+            z = vae.encode(x).latent_dist.mean
+        z = z + 0.08 * torch.randn(z.shape, generator=generator).to(z.device)
+        return reconstruction(vae.decode(z).sample, x)
+
+    run(decoder, step, REFINE, folder)
+    return vae.eval()
 
 
 @torch.no_grad()
