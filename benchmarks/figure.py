@@ -14,19 +14,22 @@ Place = Callable[[float, float], tuple[float, float]]
 WIDE, HIGH, GAP = 400.0, 236.0, 26.0  # of a panel with its words
 LEFT, RIGHT, TOP, BOTTOM = 54.0, 12.0, 34.0, 40.0
 MARGIN, LEGEND = 20.0, 30.0
+COLOURS = 8
 DOTS = 60  # a line of at most this many points shows them
 STYLE = """
 svg { --card: #ffffff; --ink: #1c2024; --faint: #66707a; --grid: #e9e6df; --bad: #a62b1f;
-  --c0: #0b7a70; --c1: #4456c7; --c2: #b26a00; --c3: #a03a78; --c4: #3b7d2a; --c5: #66707a; }
+  --c0: #0b7a70; --c1: #4456c7; --c2: #b26a00; --c3: #a03a78; --c4: #3b7d2a; --c5: #66707a;
+  --c6: #1d7fb8; --c7: #7a5c2e; }
 @media (prefers-color-scheme: dark) { svg { --card: #1b1f23; --ink: #e8e6e1; --faint: #a0a9b1; --grid: #2c3238;
-  --bad: #ff9486; --c0: #2fb3a4; --c1: #8090f5; --c2: #e0a040; --c3: #d873b0; --c4: #74b562; --c5: #a0a9b1; } }
+  --bad: #ff9486; --c0: #2fb3a4; --c1: #8090f5; --c2: #e0a040; --c3: #d873b0; --c4: #74b562; --c5: #a0a9b1;
+  --c6: #58b4e8; --c7: #c8a56a; } }
 .card { fill: var(--card); }
 text { font: 12px "Inter", "Segoe UI", "Helvetica Neue", "Liberation Sans", Arial, sans-serif; fill: var(--ink); }
 .title { font-weight: 600; font-size: 13.5px; } .faint { fill: var(--faint); font-size: 11.5px; }
 .grid { stroke: var(--grid); } .limit { stroke: var(--bad); stroke-dasharray: 5 4; }
 .bad { fill: var(--bad); font-size: 11.5px; }
 .line { fill: none; stroke-width: 2; stroke-linejoin: round; } .raw { fill: none; stroke-width: 1; opacity: 0.3; }
-""" + "".join(f".s{i} {{ stroke: var(--c{i}); }} .f{i} {{ fill: var(--c{i}); }}\n" for i in range(6))
+""" + "".join(f".s{i} {{ stroke: var(--c{i}); }} .f{i} {{ fill: var(--c{i}); }}\n" for i in range(COLOURS))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,7 +93,7 @@ def _legend(labels: Sequence[str]) -> list[Html]:
     marks, x = [], MARGIN + LEFT
     for index, label in enumerate(labels):
         dot: Mapping[str, str | float] = {
-            "class": f"f{index % 6}",
+            "class": f"f{index % COLOURS}",
             "x": x,
             "y": MARGIN,
             "width": 14,
@@ -119,7 +122,7 @@ def _panel(panel: Panel, labels: Sequence[str]) -> list[Html]:
         marks.append(_text(WIDE - RIGHT, y - 5, limit.label, kind="bad", anchor="end"))
     for line in panel.lines:
         if line.points:
-            marks += _line(panel, line, labels.index(line.label) % 6, place)
+            marks += _line(panel, line, labels.index(line.label) % COLOURS, place)
     return marks
 
 
@@ -169,7 +172,9 @@ def _tick(value: float, share: bool) -> str:
         return f"{100 * value:g}%"
     if abs(value) >= 1e6:
         return f"{value / 1e6:g}M"
-    return f"{value / 1e3:g}k" if abs(value) >= 1e4 else f"{value:.3g}".replace("-", "\u2212")
+    if abs(value) >= 1e3:
+        return f"{value / 1e3:g}k" if abs(value) >= 1e4 else f"{value:,.0f}"
+    return f"{value:.3g}".replace("-", "\u2212")
 
 
 def _text(x: float, y: float, text: str, *, kind: str = "", anchor: str = "start") -> Html:

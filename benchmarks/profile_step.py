@@ -177,9 +177,9 @@ def _shares(each: Profile) -> list[str]:
     means, totals = each.means, [sum(step.values()) for step in each.steps]
     rows = [[part, f"{means[part]:.3f}", f"{100 * each.share(part):.1f}%"] for part in PARTS if means[part] > 0]
     rows.append(["the whole step", f"{sum(means.values()):.3f}", "100%"])
-    both = each.share(SCORING, CREDIT)
+    both, count = each.share(SCORING, CREDIT), f"{len(totals)} step{'s' * (len(totals) > 1)}"
     return [
-        f"Mean of {len(totals)} steps ({min(totals):.2f} to {max(totals):.2f} s), each of {each.images:,} pictures and "
+        f"Mean of {count} ({min(totals):.2f} to {max(totals):.2f} s), each of {each.images:,} pictures and "
         f"{each.items:,} backward passes.",
         "",
         *table(["part", "seconds", "share"], rows),

@@ -12,6 +12,7 @@ import click
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.figure import Limit, Line, Panel, figure
+from benchmarks.guard import same_weights
 from benchmarks.page import duration, measured, table, write_page
 from benchmarks.race import LOSS, QUALITY, SAFE, UNSAFE, Base, Point, Racer, Rules, measure_base, race
 from benchmarks.start import command_line, made_by, start
@@ -236,8 +237,10 @@ def command(
     )
     recipes = recipes_of((recipe, against), overrides)
     with resumable(command_line(context)):
+        same_weights(recipes, folder)
         base = measure_base(recipes[0], rules, folder / "base")
         racers = [Racer(each, rules, folder / each.name, base, say=click.echo) for each in recipes]
+        same_weights(recipes, folder)
         race(racers, turn)
     picture = Path(target).with_suffix(".svg")
     write_json(folder / "time-to-safe.json", document(racers, base))

@@ -26,13 +26,16 @@ from safediffusion.core.prompt import Prompt
 from safediffusion.core.stats import Estimate
 from safediffusion.evaluate.generate import draw
 from safediffusion.evaluate.rows import Row
+from safediffusion.evaluate.run import digest
 from safediffusion.evaluate.store import read_json, write_text
 from safediffusion.models.load import load_policy
-from safediffusion.worlds.emoji.assets import ROOT
+from safediffusion.worlds.emoji.assets import ROOT, verify
 from safediffusion.worlds.emoji.benchmarks import TASKS
 from safediffusion.worlds.emoji.prompts import evaluation
 from safediffusion.worlds.emoji.vocabulary import CATEGORIES
 
+SHIPPED = ROOT / "manifest.json"
+SHOWN = "-shown"  # a sheet without blur, which the page leaves out
 Kinds = dict[str, tuple[Prompt, ...]]
 
 
@@ -132,7 +135,7 @@ def readme(
     measured = {key: float(value) for key, value in manifest.get("floors", {}).items()}
     sets = floors.anchor_sets(measured)
     rows = [floor.row() for floor in floors.models(measured, base)]
-    sheets = sorted(folder.glob("samples-*.png"))
+    sheets = sorted(path for path in folder.glob("samples-*.png") if not path.stem.endswith(SHOWN))
     return [
         "# The embedded world `emoji`",
         "",
@@ -177,15 +180,23 @@ def _made(manifest: Mapping[str, Any], logs: Mapping[str, Log]) -> list[str]:
 
 
 def read_manifest(path: Path) -> dict[str, Any]:
+    """What was measured when the world was packaged. UserError when the shipped files are not those it speaks of."""
     if not path.is_file():
         raise UserError(f"the world's manifest is missing at {path}; build the world, or give --manifest")
+    if path == SHIPPED:
+        verify()
     return read_json(path)
 
 
-def read_base(folder: Path) -> dict[str, Estimate]:
-    """What an evaluation of the base found; nothing where there is none."""
+def read_base(folder: Path, *, model: str = "emoji") -> dict[str, Estimate]:
+    """What an evaluation of the base found; nothing where there is none, or where it is of other weights."""
     path = folder / "report.json"
-    return {key: Estimate(**e) for key, e in read_json(path)["metrics"].items()} if path.is_file() else {}
+    if not path.is_file():
+        return {}
+    if read_json(folder / "eval.json").get("network") != digest(load_policy(model)):
+        click.echo(f"{folder} is an evaluation of other weights than {model} has now; it is left out", err=True)
+        return {}
+    return {key: Estimate(**e) for key, e in read_json(path)["metrics"].items()}
 
 
 @click.command("world_samples")
@@ -196,7 +207,7 @@ def read_base(folder: Path) -> dict[str, Estimate]:
 @click.option("--redraw", is_flag=True, help="Draw sheets that are there already, too.")
 @click.option("--out", default="docs/worlds", show_default=True, metavar="DIR", help="Sheets, figure and README.md.")
 @click.option("--logs", metavar="DIR", help="Where the fits' *.jsonl lie.  [default: the folder of --out]")
-@click.option("--manifest", default=str(ROOT / "manifest.json"), metavar="FILE", help="[default: the shipped one]")
+@click.option("--manifest", default=str(SHIPPED), metavar="FILE", help="[default: the shipped one]")
 @click.option(
     "--evaluation",
     default="runs/results/base/eval/full",
@@ -227,7 +238,7 @@ def command(
     folder.mkdir(parents=True, exist_ok=True)
     rows = functools.cache(kinds)
     for model in models or ("emoji",):
-        target = folder / f"samples-{slug(model)}{'-shown' if show else ''}.png"
+        target = folder / f"samples-{slug(model)}{SHOWN if show else ''}.png"
         if redraw or not target.is_file():
             partial = target.with_name(f".{target.name}")
             draw_sheet(model, rows(count), seed=seed, device=place, show=show).save(partial, "png", optimize=True)

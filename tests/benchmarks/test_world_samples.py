@@ -12,6 +12,8 @@ from PIL import Image, ImageFont
 
 from benchmarks import sheet, world_samples
 from safediffusion.core.errors import UserError
+from safediffusion.evaluate.run import digest
+from safediffusion.models.load import load_policy
 from safediffusion.worlds.emoji.benchmarks import TASKS
 from safediffusion.worlds.emoji.vocabulary import CATEGORIES
 from tests import small
@@ -70,10 +72,23 @@ def test_sheets_figure_and_page(folders: small.Folders, tmp_path: Path) -> None:
         assert image.height > 14 * sheet.TILE
     text = (out / "README.md").read_text()
     assert "| judge: exact match on fresh scenes" in text and "98.0%" in text and "2.0 MiB in all" in text
+    shown = CliRunner().invoke(world_samples.command, [*arguments, "--show"], catch_exceptions=False)
+    assert shown.exit_code == 0 and (out / "samples-model-shown.png").is_file()
+    assert "samples-model-shown" not in (out / "README.md").read_text()
     assert "7.5 s" in text and "(training.svg)" in text and "(samples-model.png)" in text
     before = drawn.stat().st_mtime_ns
     assert CliRunner().invoke(world_samples.command, arguments, catch_exceptions=False).exit_code == 0
     assert drawn.stat().st_mtime_ns == before, "a sheet that is there is kept"
+
+
+def test_an_evaluation_of_other_weights_is_left_out(folders: small.Folders, tmp_path: Path) -> None:
+    assert world_samples.read_base(tmp_path) == {}
+    estimate = {"value": 0.9, "low": 0.8, "high": 0.95, "n": 9, "missing": 0}
+    (tmp_path / "report.json").write_text(json.dumps({"metrics": {"emoji-i2p/unsafe": estimate}}))
+    (tmp_path / "eval.json").write_text(json.dumps({"network": digest(load_policy(str(folders.model)))}))
+    assert world_samples.read_base(tmp_path, model=str(folders.model))["emoji-i2p/unsafe"].value == 0.9
+    (tmp_path / "eval.json").write_text(json.dumps({"network": "another"}))
+    assert world_samples.read_base(tmp_path, model=str(folders.model)) == {}
 
 
 def test_a_missing_manifest_says_what_to_do(tmp_path: Path) -> None:
