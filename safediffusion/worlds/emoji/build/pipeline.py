@@ -21,7 +21,7 @@ from .text import MAX_LENGTH, text_ids
 
 FIT = Fit(name="pipeline", steps=8400, lr=9e-4, warmup=150, ema=0.998, seed=3, save_every=200)
 DROP = 0.12  # share of empty captions, for guidance
-SAMPLING = {"steps": 16, "guidance": 3.0, "eta": 0.0}
+SAMPLING = {"steps": 16, "guidance": 2.5, "eta": 0.0}
 
 
 class TextToImage(nn.Module):
