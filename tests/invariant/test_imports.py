@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -44,12 +45,17 @@ OWNERS = {  # third-party package -> the only modules that may import it
 WITHOUT_TORCH = ("core/errors.py", "core/registry.py", "core/stats.py", "core/prompt.py", "report/*.py", "cli/main.py")
 
 
-def modules() -> Iterator[tuple[tuple[str, ...], ast.Module]]:
+@functools.cache
+def modules() -> tuple[tuple[tuple[str, ...], ast.Module], ...]:
     """(parts of the module's name below the package, its tree) of every module in a subpackage."""
-    for path in sorted(PACKAGE.rglob("*.py")):
-        parts = path.relative_to(PACKAGE).with_suffix("").parts
-        if len(parts) > 1:
-            yield parts, ast.parse(path.read_text())
+    named = ((path.relative_to(PACKAGE).with_suffix("").parts, path) for path in sorted(PACKAGE.rglob("*.py")))
+    return tuple((parts, ast.parse(path.read_text())) for parts, path in named if len(parts) > 1)
+
+
+@functools.cache
+def imports() -> tuple[tuple[tuple[str, ...], int, str], ...]:
+    """(parts of the module's name, line, absolute dotted name) of every import in the package."""
+    return tuple((parts, line, name) for parts, tree in modules() for line, name in imported(parts, tree))
 
 
 def imported(parts: tuple[str, ...], tree: ast.Module) -> Iterator[tuple[int, str]]:
@@ -77,22 +83,20 @@ def within(name: str, package: str) -> bool:
 
 def test_layers() -> None:
     wrong = []
-    for parts, tree in modules():
+    for parts, line, name in imports():
         assert parts[0] in LAYERS, f"safediffusion/{parts[0]} has no place in the layers yet"
-        for line, name in imported(parts, tree):
-            pieces = name.split(".")
-            if pieces[0] != "safediffusion" or len(pieces) < 2 or pieces[1] == "__version__":
-                continue
-            if pieces[1] != parts[0] and pieces[1] not in LAYERS[parts[0]]:
-                wrong.append(f"{'/'.join(parts)}.py:{line} imports {name}")
+        pieces = name.split(".")
+        if pieces[0] != "safediffusion" or len(pieces) < 2 or pieces[1] == "__version__":
+            continue
+        if pieces[1] != parts[0] and pieces[1] not in LAYERS[parts[0]]:
+            wrong.append(f"{'/'.join(parts)}.py:{line} imports {name}")
     assert not wrong, "\n".join(wrong)
 
 
 def test_nobody_but_the_cli_imports_the_builder() -> None:
     wrong = [
         f"{'/'.join(parts)}.py:{line}"
-        for parts, tree in modules()
-        for line, name in imported(parts, tree)
+        for parts, line, name in imports()
         if within(name, "safediffusion.config.build") and parts[0] not in {"cli", "config"}
     ]
     assert not wrong, wrong
@@ -103,8 +107,7 @@ def test_third_party_packages_have_owners(package: str) -> None:
     owners = OWNERS[package]
     wrong = [
         f"{'/'.join(parts)}.py:{line} imports {name}"
-        for parts, tree in modules()
-        for line, name in imported(parts, tree)
+        for parts, line, name in imports()
         if within(name, package) and not any(parts[: len(owner)] == owner for owner in owners)
     ]
     assert not wrong, "\n".join(wrong)
