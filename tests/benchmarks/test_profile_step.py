@@ -16,7 +16,18 @@ from tests import small
 def test_both_recipes_land_between_the_markers(folders: small.Folders, tmp_path: Path) -> None:
     page, out = tmp_path / "performance.md", tmp_path / "runs"
     page.write_text("# Performance\n\nBy hand.\n")
-    arguments = [*folders.small, "objective.kl=0.01", "--steps", "2", "--warmup", "1", "--rounds", "2", "--out", str(out)]
+    arguments = [
+        *folders.small,
+        "objective.kl=0.01",
+        "--steps",
+        "2",
+        "--warmup",
+        "1",
+        "--rounds",
+        "2",
+        "--out",
+        str(out),
+    ]
     done = CliRunner().invoke(profile_step.command, [*arguments, "--page", str(page)], catch_exceptions=False)
     assert done.exit_code == 0, done.output
     found = json.loads((out / "emoji-steer.json").read_text())

@@ -69,10 +69,10 @@ def test_a_run_stopped_by_ctrl_c_says_how_to_go_on_and_ends_where_it_would_have(
 def test_a_resumed_run_may_be_longer_but_not_another(
     folders: small.Folders, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run(["train", "emoji-steer", *folders.small, "steps=1"]) == 0
+    assert run(["train", "emoji-steer", *folders.small, "steps=1", "optimizer.lr=0.002"]) == 0
     assert Path("runs/emoji-steer/run.json").is_file()
     assert run(["train", "runs/emoji-steer", "--resume", "optimizer.lr=1"]) == 2
-    assert "was trained with optimizer.lr=0.001, now it is 1.0" in capsys.readouterr().err
+    assert "was trained with optimizer.lr=0.002, now it is 1.0" in capsys.readouterr().err
     assert run(["train", "runs/emoji-steer", "--resume", "steps=2"]) == 0
     assert run(["train", "sd15-steer", "--resume"]) == 2
     assert "there is no run in runs/sd15-steer to resume" in capsys.readouterr().err
