@@ -18,6 +18,7 @@ from safediffusion.core.noise import Noise
 from safediffusion.core.prompt import Prompt
 from safediffusion.core.types import join
 from safediffusion.credit.base import Credit, pooled_spread
+from safediffusion.credit.foresight import explained, less_foreseen
 from safediffusion.data.mixture import PromptSource
 from safediffusion.diffusion.denoise import Plan, denoise
 from safediffusion.models.policy import Policy, Weights
@@ -49,6 +50,7 @@ class OnPolicy:
     group_size: int = 16
     rollout_batch: int = 64
     noise_sharing: Literal["fresh", "group", "all"] = "fresh"
+    foresight: bool = False  # a baseline for every step: the reward of what the denoiser foresaw before it
     record: bool = True  # keep the transitions, which policy gradients need
     behavior: Weights = Weights.LIVE
     seed: int = 0
@@ -67,6 +69,8 @@ class OnPolicy:
         ):
             if value < 1:
                 raise UserError(f"{name} is {value}; it must be 1 or more")
+        if self.foresight and not self.record:
+            raise UserError("foresight is a baseline of recorded steps, but record is off; turn one of them around")
 
     @torch.no_grad()
     def collect(self, policy: Policy, step: int) -> tuple[Scored, Measured]:
@@ -74,6 +78,7 @@ class OnPolicy:
         prompts, group = drawn.every[drawn.mine], drawn.group[drawn.mine]
         parts: list[Rollout] = []
         raw: list[dict[str, Tensor]] = []
+        foreseen: list[list[dict[str, Tensor]]] = []
         for rows in portions(torch.arange(len(prompts)), self.rollout_batch):
             part = self._sample(policy, drawn, rows, clock)
             with clock.part("decode"):
@@ -81,11 +86,16 @@ class OnPolicy:
             with clock.part("score"):
                 found = raw_scores(self.scorers, ImageBatch(images, part.prompts))
                 raw.append({name: value.float().cpu() for name, value in found.items()})
+            if self.foresight:
+                foreseen.append(self._foresee(policy, part, clock))
             parts.append(part)
         with clock.part("score"):
             everywhere = self._score(raw, drawn, step)
             advantage = self.credit.advantage(everywhere, drawn.group)
             measured = measure(everywhere, drawn.every, drawn.group, reward=self.credit.scalar(everywhere))
+            if self.foresight:
+                whole, advantage = advantage, less_foreseen(advantage, self._value(foreseen, drawn, step), drawn.group)
+                measured["foreseen"] = sum(shares := explained(whole, advantage)) / len(shares)
             self.credit.observe({name: measured[f"score/{name}"] for name in everywhere})
         measured |= {f"{who}/{what}": value for who, state in self.state().items() for what, value in state.items()}
         volume = self.volume(policy)
@@ -124,7 +134,10 @@ class OnPolicy:
         prompts = tuple(mine[row] for row in rows.tolist())
         with clock.part("rollout"), policy.using(self.behavior):
             cond = policy.encode(prompts)
-            latents, transitions = denoise(policy, cond, drawn.noise.take(rows), self.plan, record=self.record)
+            noise = drawn.noise.take(rows)
+            latents, transitions = denoise(
+                policy, cond, noise, self.plan, record=self.record, keep_x0=self.record and self.foresight
+            )
         return Rollout(
             latents=latents,
             cond=cond,
@@ -145,6 +158,28 @@ class OnPolicy:
         scores = self._gather(finish_scores(self.scorers, mine, drawn.every[drawn.mine]))
         check_finite(scores, drawn.every, step)
         return scores
+
+    def _foresee(self, policy: Policy, part: Rollout, clock: Clock) -> list[dict[str, Tensor]]:
+        """For each recorded step the raw scores of the clean latents predicted before it."""
+        assert part.transitions is not None and part.transitions.x0 is not None
+        steps = []
+        for latents in part.transitions.x0.unbind(1):
+            with clock.part("decode"):
+                images = policy.decode(latents)
+            with clock.part("score"):
+                found = raw_scores(self.scorers, ImageBatch(images, part.prompts))
+                steps.append({name: value.float().cpu() for name, value in found.items()})
+        return steps
+
+    def _value(self, foreseen: list[list[dict[str, Tensor]]], drawn: Drawn, step: int) -> Tensor:
+        """[all processes' images, K] the reward foreseen before each step."""
+        columns = []
+        for parts in zip(*foreseen, strict=True):
+            mine = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+            scores = self._gather(finish_scores(self.scorers, mine, drawn.every[drawn.mine]))
+            check_finite(scores, drawn.every, step)
+            columns.append(self.credit.scalar(scores))
+        return torch.stack(columns, 1)
 
     @staticmethod
     def _calibrate(scorer: Calibrated, terms: dict[str, Tensor], drawn: Drawn) -> None:

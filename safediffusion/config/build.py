@@ -143,6 +143,7 @@ def build_collector(recipe: Recipe, mixture: Mixture, scorers: tuple[Scorer, ...
         group_size=recipe.group_size,
         rollout_batch=recipe.rollout_batch,
         noise_sharing=recipe.plan.noise_sharing,
+        foresight=recipe.credit.foresight,
         seed=recipe.seed,
         fleet=fleet,
     )
@@ -162,6 +163,7 @@ def build_objective(recipe: Recipe) -> Objective[Scored, StepItems]:
         return Grpo(
             clip=own.clip,
             kl=own.kl,
+            kl_safe=own.kl_safe,
             anchor=own.anchor,
             steps_per_image=own.steps_per_image,
             images_per_group=own.images_per_group,

@@ -89,6 +89,7 @@ class CreditConfig:
     clip: float = key(2.5, "advantages are clamped to +-clip", low=0)
     eps: float = key(1e-4, "added to the standard deviation of a group", low=0)
     std: Literal["group", "batch", "none"] = key("group", "whose standard deviation divides an advantage")
+    foresight: bool = key(False, "a baseline for every step: the reward of the clean picture foreseen before it")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,6 +97,7 @@ class ObjectiveConfig:
     kind: str = key("grpo", "the algorithm; see `safediffusion list objectives`")
     clip: float = key(1e-4, "the ratio is clipped to 1 +- clip", low=0)
     kl: float = key(0.0, "weight of the closed-form KL to the reference; 0 computes none", low=0)
+    kl_safe: float | None = key(None, "the same for prompts labelled safe; null = as kl", low=0)
     anchor: Literal["rollout", "first_pass", "recompute"] = key(
         "first_pass",
         "old log-probabilities: the rollout's, this very pass's (one update a step), or a pass before updating",

@@ -78,6 +78,7 @@ class Transitions(Sliceable):
     t: Tensor  # [B, K]
     t_next: Tensor  # [B, K]
     log_prob: Tensor  # [B, K] under the weights that sampled
+    x0: Tensor | None = None  # [B, K, C, H, W] the clean latents foreseen at x; kept on request
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,11 +115,13 @@ def denoise(
     plan: Plan,
     *,
     record: bool = False,
+    keep_x0: bool = False,
     grad: GradWindow | None = None,
 ) -> tuple[Tensor, Transitions | None]:
     """Run the reverse process: clean latents [B, ...] and, with `record`, the stochastic steps.
 
     A pure function of (weights, cond, noise, plan); runs on the device of `cond`. Without `grad` nothing has a graph.
+    `keep_x0` records the clean latents predicted before each step, too.
     """
     schedule = denoiser.schedule
     grid, stochastic = schedule.grid(plan.steps).to(cond.device), plan.stochastic(schedule)
@@ -138,17 +141,21 @@ def denoise(
             step = plan.at(i).step(schedule, prediction, x, t, t_next)
             x_next = step.sample(noise.at(i + 1, cond.device)) if i in stochastic else step.mean
             if record and i in stochastic:
-                seen.append(Transitions(x=x, x_next=x_next, t=t, t_next=t_next, log_prob=step.log_prob(x_next)))
+                x0 = prediction.x0 if keep_x0 else None
+                log_prob = step.log_prob(x_next)
+                seen.append(Transitions(x=x, x_next=x_next, t=t, t_next=t_next, log_prob=log_prob, x0=x0))
             x = x_next
     return x, _stack(seen) if record else None
 
 
 def _stack(seen: list[Transitions]) -> Transitions:
     """[B, K, ...] of K recorded steps [B, ...]."""
+    foreseen = [s.x0 for s in seen if s.x0 is not None]
     return Transitions(
         x=torch.stack([s.x for s in seen], 1),
         x_next=torch.stack([s.x_next for s in seen], 1),
         t=torch.stack([s.t for s in seen], 1),
         t_next=torch.stack([s.t_next for s in seen], 1),
         log_prob=torch.stack([s.log_prob for s in seen], 1),
+        x0=torch.stack(foreseen, 1) if foreseen else None,
     )

@@ -4,12 +4,13 @@ They differ in the dynamics and the window of the Plan, in the credit and in `kl
 
 Notation:
     rho  = exp(log pi(x_next | x) - log pi_old)           log pi is a mean over the latent's dimensions
-    L    = mean max(-A rho, -A clip(rho, 1 +- clip)) + kl * KL(pi || pi_ref)
+    L    = mean [ max(-A rho, -A clip(rho, 1 +- clip)) + hold * KL(pi || pi_ref) ]
     KL   = |mu - mu_ref|^2 / (2 sigma^2), mean over dimensions: closed form, as both steps share sigma
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -18,6 +19,7 @@ from torch import Tensor
 
 from safediffusion.collect.base import Scored, Volume
 from safediffusion.core.errors import UserError
+from safediffusion.core.prompt import Prompt
 from safediffusion.core.types import SHARED, Conditioning, Loss, Sliceable
 from safediffusion.diffusion.denoise import Plan, Transitions, reverse_step
 from safediffusion.diffusion.dynamics import Gaussian
@@ -30,6 +32,7 @@ class StepItems(Sliceable):
     """One item is one reverse step of one image."""
 
     advantage: Tensor  # [N]
+    hold: Tensor  # [N] weight of the KL to the reference
     step: Transitions  # leading axis [N]
     row: Tensor  # [N] which row of `cond` belongs to this item
     cond: Conditioning = field(metadata=SHARED)  # [B], not repeated for every step
@@ -45,13 +48,16 @@ class Grpo(Stateless):
     - "recompute": scored again before the first update, in the same micro-batches. The ratio is exactly 1 there; one
       more forward an item.
 
+    `hold` is `kl`, and `kl_safe` (where given) for prompts labelled safe: what the reward does not steer then keeps its
+    pictures, while the unsafe prompts are free to move.
     `images_per_group` trains the images of extreme advantage only, half from either end (arXiv 2504.13818);
     `steps_per_image` a random subset of the recorded steps of each image. `skip_idle` passes over items without a
-    gradient (advantage 0, no KL): the update is the same.
+    gradient (advantage 0, not held): the update is the same.
     """
 
     clip: float = 1e-4
     kl: float = 0.0
+    kl_safe: float | None = None
     anchor: Literal["rollout", "first_pass", "recompute"] = "first_pass"
     steps_per_image: int | None = None
     images_per_group: int | None = None
@@ -61,12 +67,15 @@ class Grpo(Stateless):
         for name, given in (("steps_per_image", self.steps_per_image), ("images_per_group", self.images_per_group)):
             if given is not None and given < 1:
                 raise UserError(f"{name} is {given}; it must be 1 or more, or absent to train on all")
-        if self.clip <= 0 or self.kl < 0:
-            raise UserError(f"clip is {self.clip} and kl is {self.kl}; clip must be above 0 and kl 0 or more")
+        if self.clip <= 0 or min(self.kl, self.kl_safe or 0.0) < 0:
+            raise UserError(
+                f"clip is {self.clip}, kl {self.kl} and kl_safe {self.kl_safe}; "
+                "clip must be above 0, the others 0 or more"
+            )
 
     @property
     def needs(self) -> frozenset[Weights]:
-        return frozenset({Weights.REFERENCE}) if self.kl else frozenset()
+        return frozenset({Weights.REFERENCE}) if self.kl or self.kl_safe else frozenset()
 
     @property
     def terms(self) -> tuple[str, ...]:
@@ -90,7 +99,8 @@ class Grpo(Stateless):
         where = (row.to(rollout.latents.device), column.to(rollout.latents.device))
         recorded = rollout.transitions
         return StepItems(
-            advantage=experience.advantage.to(rollout.latents.device)[where[0]],
+            advantage=self._by_step(experience)[row, column].to(rollout.latents.device),
+            hold=self._hold(rollout.prompts).to(rollout.latents.device)[where[0]],
             step=Transitions(
                 x=recorded.x[where],
                 x_next=recorded.x_next[where],
@@ -103,14 +113,27 @@ class Grpo(Stateless):
             plan=rollout.plan,
         )
 
+    def _hold(self, prompts: Sequence[Prompt]) -> Tensor:
+        """[B] how strongly each image's steps are held to the reference."""
+        safe = self.kl if self.kl_safe is None else self.kl_safe
+        return torch.tensor([safe if prompt.tags.get("label") == "safe" else self.kl for prompt in prompts])
+
+    @staticmethod
+    def _by_step(experience: Scored) -> Tensor:
+        """[B, K] the advantage of every recorded step."""
+        assert experience.rollout.transitions is not None
+        given = experience.advantage
+        return given if given.dim() == 2 else given[:, None].expand(experience.rollout.transitions.log_prob.shape)
+
     def _images(self, experience: Scored) -> Tensor:
         """The images to train on, in order."""
         if self.images_per_group is None:
             return torch.arange(len(experience))
         chosen: list[int] = []
+        best = self._by_step(experience).mean(1)
         for group in sorted(set(experience.rollout.group.tolist())):
             members = (experience.rollout.group == group).nonzero().flatten()
-            ranked = members[experience.advantage[members].argsort(stable=True)].tolist()
+            ranked = members[best[members].argsort(stable=True)].tolist()
             low = min(self.images_per_group, len(ranked)) // 2
             high = min(self.images_per_group, len(ranked)) - low
             chosen += ranked[:low] + ranked[len(ranked) - high :]
@@ -133,9 +156,9 @@ class Grpo(Stateless):
         return replace(items, step=replace(items.step, log_prob=log_prob))
 
     def idle(self, items: StepItems) -> Tensor:
-        if self.kl or not self.skip_idle:
+        if not self.skip_idle:
             return torch.zeros(len(items), dtype=torch.bool)
-        return (items.advantage == 0).cpu()
+        return ((items.advantage == 0) & (items.hold == 0)).cpu()
 
     def loss(self, policy: Policy, items: StepItems) -> Loss:
         now = _score(policy, items)
@@ -144,21 +167,28 @@ class Grpo(Stateless):
         ratio = (log_prob - old).exp()
         clipped = ratio.clamp(1 - self.clip, 1 + self.clip)
         surrogate = torch.maximum(-items.advantage * ratio, -items.advantage * clipped).mean()
-        kl = torch.zeros_like(surrogate)
-        if self.kl:
-            with torch.no_grad(), policy.using(Weights.REFERENCE):
-                reference = _score(policy, items)
-            kl = now.kl(reference).mean()
+        kl = self._kl(policy, items, now)
         terms = {
             "policy": surrogate.detach(),
-            "kl": kl.detach(),
+            "kl": kl.detach().mean(),
             "ratio": ratio.detach().mean(),
             "clipped": (ratio != clipped).float().mean(),
         }
-        return Loss(total=surrogate + self.kl * kl, terms=terms)
+        return Loss(total=surrogate + (items.hold * kl).mean(), terms=terms)
+
+    @staticmethod
+    def _kl(policy: Policy, items: StepItems, now: Gaussian) -> Tensor:
+        """[N] KL to the reference, 0 for items that are not held to it."""
+        kl = torch.zeros_like(items.advantage)
+        held = items.hold.nonzero().flatten()
+        if not len(held):
+            return kl
+        with torch.no_grad(), policy.using(Weights.REFERENCE):
+            reference = _score(policy, items.take(held))
+        return kl.index_put((held,), Gaussian(now.mean[held], now.std[held]).kl(reference))
 
     def cost(self, items: StepItems) -> Cost:
-        return self._cost(items.plan, len(items))
+        return self._cost(items.plan, len(items), int((items.hold > 0).sum()))
 
     def forecast(self, volume: Volume) -> Cost:
         recorded = volume.recorded // volume.images
@@ -166,12 +196,13 @@ class Grpo(Stateless):
         images = volume.images
         if self.images_per_group is not None:
             images = volume.groups * min(self.images_per_group, volume.images // volume.groups)
-        return self._cost(volume.plan, images * steps)
+        items = images * steps
+        return self._cost(volume.plan, items, items if self.needs else 0)
 
-    def _cost(self, plan: Plan, items: int) -> Cost:
+    def _cost(self, plan: Plan, items: int, held: int) -> Cost:
         branches = 1 if plan.guidance == 1.0 else 2
-        passes = 1 + (self.anchor == "recompute") + (self.kl > 0)
-        return Cost(items * passes * branches, items * (branches if plan.keep_unconditional_grad else 1))
+        forwards = items * (1 + (self.anchor == "recompute")) + held
+        return Cost(forwards * branches, items * (branches if plan.keep_unconditional_grad else 1))
 
 
 def _score(policy: Policy, items: StepItems) -> Gaussian:

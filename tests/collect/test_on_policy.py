@@ -13,11 +13,13 @@ from torch import Tensor
 from safediffusion.core.errors import UserError
 from safediffusion.core.fleet import Fleet
 from safediffusion.credit.base import pooled_spread
+from safediffusion.credit.foresight import less_foreseen
 from safediffusion.credit.weighted import WeightedSum
 from safediffusion.data.mixture import Mixture, Source
 from safediffusion.diffusion.denoise import Plan
 from safediffusion.diffusion.dynamics import Ddim
-from safediffusion.scorers.base import ImageBatch
+from safediffusion.objectives.grpo import Grpo
+from safediffusion.scorers.base import ImageBatch, score_all
 from tests import tiny, training
 
 
@@ -165,6 +167,33 @@ def test_images_are_scored_in_rollout_batches_once() -> None:
     judge = Judge(calls=[])
     replace(training.collector((judge,)), rollout_batch=3).collect(tiny.policy(), 0)
     assert judge.calls == [3, 3, 2]
+
+
+def test_foresight_scores_what_each_step_expected_before_it() -> None:
+    """The baseline of step k is the reward of x0 predicted from x_k, taken off each step's advantage."""
+    policy = tiny.policy(trained=True)
+    plain, _ = training.collector().collect(policy, 3)
+    collector = replace(training.collector(), foresight=True, rollout_batch=3)
+    scored, measured = collector.collect(policy, 3)
+    steps = scored.rollout.transitions
+    assert steps is not None and steps.x0 is not None
+    values = []
+    for k in range(4):
+        x0 = policy.predict(steps.x[:, k], steps.t[:, k], scored.rollout.cond).x0
+        torch.testing.assert_close(steps.x0[:, k], x0, atol=1e-4, rtol=1e-4)
+        batch = ImageBatch(policy.decode(x0).detach(), scored.rollout.prompts)
+        values.append(collector.credit.scalar(score_all(collector.scorers, batch)).detach())
+    expected = less_foreseen(plain.advantage, torch.stack(values, 1), scored.rollout.group)
+    assert scored.advantage.shape == (8, 4) and not torch.allclose(expected[:, 1], expected[:, 3])
+    torch.testing.assert_close(scored.advantage, expected, atol=5e-3, rtol=1e-2)
+    assert 0 < measured["foreseen"] < 1
+    items = Grpo().prepare(policy, scored, torch.Generator())
+    assert torch.equal(items.advantage, scored.advantage.flatten())
+
+
+def test_foresight_needs_recorded_steps() -> None:
+    with pytest.raises(UserError, match="baseline of recorded steps"):
+        replace(training.collector(), foresight=True, record=False)
 
 
 def test_a_credit_may_weigh_a_term_alone(tmp_path: Path) -> None:

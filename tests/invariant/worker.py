@@ -20,12 +20,12 @@ STEPS = 3
 
 
 def run(fleet: Fleet, folder: Path, *, sgd: bool) -> None:
-    """KL, EMA, alpha auto, three updates a step, idle items: everything that has to agree between processes."""
-    collector = replace(training.collector(fleet=fleet, groups=4, size=3), rollout_batch=5)
+    """KL, EMA, foresight, alpha auto, three updates a step: everything that has to agree between processes."""
+    collector = replace(training.collector(fleet=fleet, groups=4, size=3), rollout_batch=5, foresight=True)
     trainer = training.trainer(
         tiny.policy(trained=True),
         collector,
-        Grpo(kl=0.1, anchor="recompute", clip=0.2, steps_per_image=3),
+        Grpo(kl=0.1, kl_safe=0.3, anchor="recompute", clip=0.2, steps_per_image=3),
         lr=0.1 if sgd else 1e-4,
         sgd=sgd,
         updates=3,

@@ -76,7 +76,7 @@ def test_the_gradient_is_that_of_the_policy_gradient(collected: tuple[Policy, Sc
 
 def test_kl_by_its_closed_form(collected: tuple[Policy, Scored, StepItems]) -> None:
     policy, _, items = collected
-    few = items.take(torch.arange(5))
+    few = replace(items.take(torch.arange(5)), hold=torch.full((5,), 0.5))
     loss = Grpo(kl=0.5, anchor="first_pass").loss(policy, few)
     s, cond = few.step, few.cond.take(few.row)
     with torch.no_grad():
@@ -92,7 +92,31 @@ def test_kl_by_its_closed_form(collected: tuple[Policy, Scored, StepItems]) -> N
 def test_kl_is_zero_at_the_start() -> None:
     policy = tiny.policy()
     _, items = training.experience(policy, training.collector())
-    assert Grpo(kl=1.0).loss(policy, items).terms["kl"].item() == 0.0
+    held = replace(items, hold=torch.ones(len(items)))
+    assert Grpo(kl=1.0).loss(policy, held).terms["kl"].item() == 0.0
+
+
+def test_safe_prompts_can_be_held_to_the_reference_alone(collected: tuple[Policy, Scored, StepItems]) -> None:
+    """hold is kl_safe for prompts labelled safe and kl for the others; only held items are compared."""
+    policy, scored, _ = collected
+    objective = Grpo(kl_safe=0.5, anchor="first_pass")
+    items = objective.prepare(policy, scored, torch.Generator())
+    safe = torch.tensor([scored.rollout.prompts[row].tags["label"] == "safe" for row in items.row.tolist()])
+    assert bool(safe.any()) and not bool(safe.all())
+    assert items.hold.tolist() == [0.5 if held else 0.0 for held in safe.tolist()]
+    both = Grpo(kl=0.1, kl_safe=0.5).prepare(policy, scored, torch.Generator()).hold
+    assert sorted(set(both.tolist())) == pytest.approx([0.1, 0.5])
+    assert set(Grpo(kl=0.1).prepare(policy, scored, torch.Generator()).hold.tolist()) == {float(torch.tensor(0.1))}
+    assert Weights.REFERENCE in objective.needs and Weights.REFERENCE not in Grpo(kl_safe=0.0).needs
+
+    mixed, held = objective.loss(policy, items), items.take(safe.nonzero().flatten())
+    alone = objective.loss(policy, held)
+    share = len(held) / len(items)
+    assert alone.terms["kl"].item() > 0
+    assert mixed.terms["kl"].item() == pytest.approx(share * alone.terms["kl"].item(), rel=1e-4)
+    penalty = mixed.total.item() - mixed.terms["policy"].item()
+    assert penalty == pytest.approx(0.5 * mixed.terms["kl"].item(), rel=1e-3)
+    assert objective.cost(items).forwards == len(items) + len(held)
 
 
 def test_items_are_all_steps_of_all_images(collected: tuple[Policy, Scored, StepItems]) -> None:
@@ -130,7 +154,8 @@ def test_idle_items_are_those_without_a_gradient(collected: tuple[Policy, Scored
     _, _, items = collected
     few = replace(items.take(torch.arange(3)), advantage=torch.tensor([0.0, 1.0, -0.0]))
     assert Grpo().idle(few).tolist() == [True, False, True]
-    assert Grpo(kl=0.1).idle(few).tolist() == [False] * 3
+    held = replace(few, hold=torch.tensor([0.1, 0.0, 0.0]))
+    assert Grpo(kl=0.1).idle(held).tolist() == [False, False, True]
     assert Grpo(skip_idle=False).idle(few).tolist() == [False] * 3
 
 
@@ -164,7 +189,8 @@ def test_the_forecast_is_what_the_network_really_did(objective: Grpo, plan: Plan
         (lambda: Grpo(steps_per_image=0), "steps_per_image is 0"),
         (lambda: Grpo(images_per_group=0), "images_per_group is 0"),
         (lambda: Grpo(clip=0.0), "clip must be above 0"),
-        (lambda: Grpo(kl=-1.0), "kl 0 or more"),
+        (lambda: Grpo(kl=-1.0), "the others 0 or more"),
+        (lambda: Grpo(kl_safe=-1.0), "kl_safe -1.0"),
     ],
 )
 def test_impossible_options(make: Callable[[], Grpo], message: str) -> None:
