@@ -14,6 +14,7 @@ from safediffusion.config.check import check
 from safediffusion.config.load import to_plain
 from safediffusion.config.names import find_anchors
 from safediffusion.config.schema import Recipe, SteeringConfig
+from safediffusion.core.digest import sha256
 from safediffusion.core.fleet import Fleet
 from safediffusion.core.provenance import weight_hashes
 from safediffusion.credit.base import Credit
@@ -26,7 +27,7 @@ from safediffusion.evaluate.generate import Options
 from safediffusion.evaluate.registry import load_suite
 from safediffusion.evaluate.run import evaluate
 from safediffusion.models.banks import LoraSpec
-from safediffusion.models.load import default_plan, load_policy, resolve, split
+from safediffusion.models.load import default_plan, load_policy, resolve, split, weights_file
 from safediffusion.models.policy import Policy, Weights
 from safediffusion.objectives.base import Objective
 from safediffusion.objectives.grpo import Grpo, StepItems
@@ -247,4 +248,4 @@ def _hashes(model: str) -> dict[str, Any]:
     found: dict[str, Any] = {"model": model}
     if folder.is_dir():
         found["files"] = weight_hashes(folder)
-    return found | ({"added": list(extras)} if extras else {})
+    return found | ({"added": {extra: sha256(weights_file(extra)) for extra in extras}} if extras else {})

@@ -161,7 +161,7 @@ def _open(experiment: Experiment[E, M], folder: Path, *, resume: bool, progress:
     trainer.fleet.barrier()
     found = checkpoints(saved)
     if (folder / "run.json").exists():
-        _check_same(experiment, folder)
+        _check_same(experiment, folder, progress)
     if found:
         done = load_checkpoint(found[-1], trainer)
         if done > experiment.steps:
@@ -203,9 +203,10 @@ def _write_run(experiment: Experiment[E, M], folder: Path, report: dict[str, Any
     partial.replace(folder / "run.json")
 
 
-def _check_same(experiment: Experiment[E, M], folder: Path) -> None:
-    """UserError when the recipe is not the one the run was started with."""
-    before = _flat(json.loads((folder / "run.json").read_text())["config"])
+def _check_same(experiment: Experiment[E, M], folder: Path, progress: Progress) -> None:
+    """UserError when the recipe or the base's weights are not those the run was started with."""
+    started = json.loads((folder / "run.json").read_text())
+    before = _flat(started["config"])
     now = _flat(json.loads(json.dumps(dict(experiment.config))))
     changed = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
     changed = [key for key in changed if key.split(".")[0] not in experiment.may_change]
@@ -215,6 +216,15 @@ def _check_same(experiment: Experiment[E, M], folder: Path) -> None:
             f"{folder} was trained with {key}={json.dumps(before.get(key))}, now it is {json.dumps(now.get(key))}; "
             "resume with the same recipe, or start a new run in another folder"
         )
+    files, files_now = (_flat(each.get("weights", {})) for each in (started, experiment.provenance))
+    different = sorted(name for name in files.keys() | files_now.keys() if files.get(name) != files_now.get(name))
+    if different:
+        raise UserError(
+            f"the base model's {different[0].removeprefix('files.')} is not the file that {folder} was started from; "
+            "put the old file back, or start a new run in another folder"
+        )
+    if before.get("steps") != now.get("steps") and experiment.trainer.rate.decay != "constant":
+        progress.note(f"the learning rate now falls over {now.get('steps')} steps, before it was {before.get('steps')}")
 
 
 def _flat(value: Any, prefix: str = "") -> dict[str, Any]:

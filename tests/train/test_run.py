@@ -16,6 +16,7 @@ import torch
 from safediffusion.core.errors import UserError
 from safediffusion.models.policy import Policy
 from safediffusion.train.metrics import read_metrics
+from safediffusion.train.optim import LearningRate
 from safediffusion.train.run import train
 from tests import training
 
@@ -84,6 +85,32 @@ def test_a_folder_is_not_overwritten_and_a_finished_run_stays(tmp_path: Path) ->
     again = train(training.experiment(1), tmp_path, resume=True)
     assert again.images == 8 and (tmp_path / "metrics.jsonl").read_text() == before
     train(training.experiment(1), tmp_path / "new", resume=True)  # nothing to resume: starts
+
+
+def test_resuming_needs_the_weights_it_was_started_from(tmp_path: Path) -> None:
+    def experiment(digest: str) -> Any:
+        return replace(
+            training.experiment(1), provenance={"weights": {"model": "m", "files": {"unet.safetensors": digest}}}
+        )
+
+    train(experiment("aa"), tmp_path)
+    train(experiment("aa"), tmp_path, resume=True)
+    with pytest.raises(UserError, match=r"the base model's unet.safetensors is not the file that .* was started from"):
+        train(experiment("bb"), tmp_path, resume=True)
+    with pytest.raises(UserError, match="put the old file back, or start a new run"):
+        train(replace(training.experiment(1), provenance={}), tmp_path, resume=True)
+
+
+def test_going_further_says_that_a_decaying_rate_changes(tmp_path: Path) -> None:
+    def experiment(steps: int) -> Any:
+        made = training.experiment(steps)
+        made.trainer.rate = LearningRate(peak=1e-3, decay="cosine", total=steps)
+        return made
+
+    heard = Heard()
+    train(experiment(1), tmp_path)
+    train(experiment(2), tmp_path, resume=True, progress=heard)
+    assert heard.notes[0] == "the learning rate now falls over 2 steps, before it was 1"
 
 
 def test_resuming_needs_the_same_recipe_but_may_go_further(tmp_path: Path) -> None:
