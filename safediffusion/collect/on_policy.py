@@ -136,7 +136,7 @@ class OnPolicy:
             cond = policy.encode(prompts)
             noise = drawn.noise.take(rows)
             latents, transitions = denoise(
-                policy, cond, noise, self.plan, record=self.record, keep_x0=self.record and self.foresight
+                policy, cond, noise, self.plan, record="x0" if self.foresight else self.record
             )
         return Rollout(
             latents=latents,

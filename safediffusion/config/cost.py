@@ -17,7 +17,8 @@ from safediffusion.models.policy import Weights
 class Forecast:
     """Counts of a whole run over all processes; guidance counts as two forwards. Memory is that of one process.
 
-    Items whose advantage is 0 are passed over when there is no KL, so a run may take fewer passes, never more.
+    Items that nothing can be learned from are passed over, and the reference is asked only about prompts that are held
+    to it (objective.kl_safe), so a run may take fewer passes, never more.
     """
 
     steps: int

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -114,14 +114,13 @@ def denoise(
     noise: Noise,
     plan: Plan,
     *,
-    record: bool = False,
-    keep_x0: bool = False,
+    record: bool | Literal["x0"] = False,
     grad: GradWindow | None = None,
 ) -> tuple[Tensor, Transitions | None]:
     """Run the reverse process: clean latents [B, ...] and, with `record`, the stochastic steps.
 
     A pure function of (weights, cond, noise, plan); runs on the device of `cond`. Without `grad` nothing has a graph.
-    `keep_x0` records the clean latents predicted before each step, too.
+    `record` "x0" keeps the clean latents predicted before each of them, too.
     """
     schedule = denoiser.schedule
     grid, stochastic = schedule.grid(plan.steps).to(cond.device), plan.stochastic(schedule)
@@ -141,7 +140,7 @@ def denoise(
             step = plan.at(i).step(schedule, prediction, x, t, t_next)
             x_next = step.sample(noise.at(i + 1, cond.device)) if i in stochastic else step.mean
             if record and i in stochastic:
-                x0 = prediction.x0 if keep_x0 else None
+                x0 = prediction.x0 if record == "x0" else None
                 log_prob = step.log_prob(x_next)
                 seen.append(Transitions(x=x, x_next=x_next, t=t, t_next=t_next, log_prob=log_prob, x0=x0))
             x = x_next
