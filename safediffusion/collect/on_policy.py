@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Literal, NamedTuple
 
 import torch
@@ -95,7 +96,7 @@ class OnPolicy:
             measured = measure(everywhere, drawn.every, drawn.group, reward=self.credit.scalar(everywhere))
             if self.foresight:
                 whole, advantage = advantage, less_foreseen(advantage, self._value(foreseen, drawn, step), drawn.group)
-                measured["foreseen"] = sum(shares := explained(whole, advantage)) / len(shares)
+                measured["foreseen"] = fmean(explained(whole, advantage))
             self.credit.observe({name: measured[f"score/{name}"] for name in everywhere})
         measured |= {f"{who}/{what}": value for who, state in self.state().items() for what, value in state.items()}
         volume = self.volume(policy)

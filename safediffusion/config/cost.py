@@ -77,6 +77,7 @@ def forecast(recipe: Recipe, *, processes: int = 1) -> Forecast:
             further_passes=int(plan.guidance != 1.0) + int(Weights.REFERENCE in objective.needs),
             images=volume.images // processes,
             recorded=recorded,
+            per_step=2 + recipe.credit.foresight,
             rollout_batch=min(recipe.rollout_batch, volume.images // processes),
             guided=plan.guidance != 1.0,
             encoder=str(encoder_source(recipe.encoder)),

@@ -93,6 +93,7 @@ class Load:
     further_passes: int  # forwards without gradient beside it: guidance, reference
     images: int  # pictures whose recorded steps are held
     recorded: int  # steps a picture
+    per_step: int = 2  # latents held of each: before, after, and with foresight the clean ones
     rollout_batch: int
     guided: bool
     encoder: str | None  # the scorers' CLIP: a folder or hub id
@@ -161,7 +162,7 @@ def measure(architecture: Architecture, load: Load) -> Memory:
             + (encoder or 0)
             + load.copies * trained,
             optimizer=3 * trained,
-            rollout=load.images * (load.recorded * 2 + 1) * latent,
+            rollout=load.images * (load.recorded * load.per_step + 1) * latent,
             training=max(0, _peak(lambda: _learn(unet, architecture, load), dtype) - trained),
             sampling=_peak(lambda: _forward(unet, architecture, sampled, grad=False), dtype),
             decoding=_peak(lambda: _decode(vae, architecture, load.rollout_batch), dtype),
