@@ -7,7 +7,7 @@ from pathlib import Path
 
 from safediffusion.config.build import encoder_source
 from safediffusion.config.schema import Recipe
-from safediffusion.core.digest import sha256
+from safediffusion.core.digest import differing, sha256
 from safediffusion.core.errors import UserError
 from safediffusion.evaluate.store import read_json, write_json
 from safediffusion.models.load import resolve, split
@@ -37,8 +37,7 @@ def same_weights(recipes: Sequence[Recipe], folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         write_json(noted, now)
         return
-    before = read_json(noted)
-    changed = sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
+    changed = differing(read_json(noted), now)
     if changed:
         raise UserError(
             f"{changed[0]} is not the file that the study in {folder} began with ({len(changed)} files differ), and "

@@ -82,11 +82,7 @@ class OnPolicy:
         foreseen: list[list[dict[str, Tensor]]] = []
         for rows in portions(torch.arange(len(prompts)), self.rollout_batch):
             part = self._sample(policy, drawn, rows, clock)
-            with clock.part("decode"):
-                images = policy.decode(part.latents)
-            with clock.part("score"):
-                found = raw_scores(self.scorers, ImageBatch(images, part.prompts))
-                raw.append({name: value.float().cpu() for name, value in found.items()})
+            raw.append(self._judge(policy, part.latents, part.prompts, clock))
             if self.foresight:
                 foreseen.append(self._foresee(policy, part, clock))
             parts.append(part)
@@ -148,14 +144,26 @@ class OnPolicy:
             plan=self.plan,
         )
 
+    def _judge(self, policy: Policy, latents: Tensor, prompts: tuple[Prompt, ...], clock: Clock) -> dict[str, Tensor]:
+        """The raw scores of clean latents, each [B] on the CPU."""
+        with clock.part("decode"):
+            images = policy.decode(latents)
+        with clock.part("score"):
+            found = raw_scores(self.scorers, ImageBatch(images, prompts))
+            return {name: value.float().cpu() for name, value in found.items()}
+
     def _score(self, raw: list[dict[str, Tensor]], drawn: Drawn, step: int) -> dict[str, Tensor]:
         """Every score of all processes' images, in one order; calibrates a scorer that is not, on these images."""
-        mine = {name: torch.cat([part[name] for part in raw]) for name in raw[0]}
+        mine = _joined(raw)
         everywhere = self._gather(mine)
         check_finite(everywhere, drawn.every, step)
         for scorer in self.scorers:
             if isinstance(scorer, Calibrated) and not scorer.ready:
                 self._calibrate(scorer, terms_of(scorer, everywhere), drawn)
+        return self._finish(mine, drawn, step)
+
+    def _finish(self, mine: dict[str, Tensor], drawn: Drawn, step: int) -> dict[str, Tensor]:
+        """The finished scores of all processes' images; UserError when one is no number."""
         scores = self._gather(finish_scores(self.scorers, mine, drawn.every[drawn.mine]))
         check_finite(scores, drawn.every, step)
         return scores
@@ -163,24 +171,12 @@ class OnPolicy:
     def _foresee(self, policy: Policy, part: Rollout, clock: Clock) -> list[dict[str, Tensor]]:
         """For each recorded step the raw scores of the clean latents predicted before it."""
         assert part.transitions is not None and part.transitions.x0 is not None
-        steps = []
-        for latents in part.transitions.x0.unbind(1):
-            with clock.part("decode"):
-                images = policy.decode(latents)
-            with clock.part("score"):
-                found = raw_scores(self.scorers, ImageBatch(images, part.prompts))
-                steps.append({name: value.float().cpu() for name, value in found.items()})
-        return steps
+        return [self._judge(policy, latents, part.prompts, clock) for latents in part.transitions.x0.unbind(1)]
 
     def _value(self, foreseen: list[list[dict[str, Tensor]]], drawn: Drawn, step: int) -> Tensor:
         """[all processes' images, K] the reward foreseen before each step."""
-        columns = []
-        for parts in zip(*foreseen, strict=True):
-            mine = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
-            scores = self._gather(finish_scores(self.scorers, mine, drawn.every[drawn.mine]))
-            check_finite(scores, drawn.every, step)
-            columns.append(self.credit.scalar(scores))
-        return torch.stack(columns, 1)
+        by_step = zip(*foreseen, strict=True)
+        return torch.stack([self.credit.scalar(self._finish(_joined(raw), drawn, step)) for raw in by_step], 1)
 
     @staticmethod
     def _calibrate(scorer: Calibrated, terms: dict[str, Tensor], drawn: Drawn) -> None:
@@ -209,3 +205,8 @@ class OnPolicy:
         for scorer in self.scorers:
             if isinstance(scorer, Calibrated):
                 scorer.load_state(state.get(scorer.name, {}))
+
+
+def _joined(raw: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """The scores of one batch of images after the other."""
+    return {name: torch.cat([part[name] for part in raw]) for name in raw[0]}

@@ -17,9 +17,10 @@ def less_foreseen(advantage: Tensor, foreseen: Tensor, group: Tensor) -> Tensor:
     one. beta_k is the least-squares slope inside groups over the whole batch; 0 where V_k is the same everywhere.
     """
     value, columns = advantage.double(), foreseen.double().unbind(1)
-    centred = [column - group_stats(column, group).mean[group] for column in columns]
-    slopes = [(value * c).sum() / (c * c).sum() if bool((c * c).sum() > 0) else value.new_zeros(()) for c in centred]
-    return torch.stack([value - b * c for b, c in zip(slopes, centred, strict=True)], 1).float()
+    centred = torch.stack([column - group_stats(column, group).mean[group] for column in columns], 1)
+    energy = (centred**2).sum(0)
+    slope = torch.where(energy > 0, (value @ centred) / energy, 0.0)
+    return (value[:, None] - slope * centred).float()
 
 
 def explained(advantage: Tensor, by_step: Tensor) -> list[float]:

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
+from safediffusion.core.digest import differing
 from safediffusion.core.errors import UserError
 from safediffusion.core.provenance import provenance
 from safediffusion.core.types import Sliceable
@@ -208,19 +209,17 @@ def _check_same(experiment: Experiment[E, M], folder: Path, progress: Progress) 
     started = json.loads((folder / "run.json").read_text())
     before = _flat(started["config"])
     now = _flat(json.loads(json.dumps(dict(experiment.config))))
-    changed = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
-    changed = [key for key in changed if key.split(".")[0] not in experiment.may_change]
+    changed = [key for key in differing(before, now) if key.split(".")[0] not in experiment.may_change]
     if changed:
         key = changed[0]
         raise UserError(
             f"{folder} was trained with {key}={json.dumps(before.get(key))}, now it is {json.dumps(now.get(key))}; "
             "resume with the same recipe, or start a new run in another folder"
         )
-    files, files_now = (_flat(each.get("weights", {})) for each in (started, experiment.provenance))
-    different = sorted(name for name in files.keys() | files_now.keys() if files.get(name) != files_now.get(name))
-    if different:
+    replaced = differing(*(_flat(each.get("weights", {})) for each in (started, experiment.provenance)))
+    if replaced:
         raise UserError(
-            f"the base model's {different[0].removeprefix('files.')} is not the file that {folder} was started from; "
+            f"the base model's {replaced[0].removeprefix('files.')} is not the file that {folder} was started from; "
             "put the old file back, or start a new run in another folder"
         )
     if before.get("steps") != now.get("steps") and experiment.trainer.rate.decay != "constant":
