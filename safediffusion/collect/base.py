@@ -52,12 +52,18 @@ class Volume(NamedTuple):
     plan: Plan
 
     @classmethod
-    def of(cls, plan: Plan, schedule: Schedule, *, groups: int, group_size: int, record: bool = True) -> Volume:
-        """What sampling this many images by `plan` makes, with or without recording its stochastic steps."""
-        images = groups * group_size
-        recorded = len(plan.stochastic(schedule)) if record else 0
+    def of(
+        cls, plan: Plan, schedule: Schedule, *, groups: int, group_size: int, alike: int = 1, record: bool = True
+    ) -> Volume:
+        """What sampling this many images by `plan` makes, with or without recording its stochastic steps.
+
+        `alike` images are one until the first stochastic step.
+        """
+        images, stochastic = groups * group_size, plan.stochastic(schedule)
+        common = stochastic[0] if stochastic else plan.steps
         branches = 1 if plan.guidance == 1.0 else 2
-        return cls(images, groups, images * plan.steps * branches, images * recorded, plan)
+        forwards = (images // alike * common + images * (plan.steps - common)) * branches
+        return cls(images, groups, forwards, images * len(stochastic) if record else 0, plan)
 
 
 class Collector(Protocol[E_co]):

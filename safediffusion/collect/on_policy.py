@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import gcd
 from statistics import fmean
 from typing import Literal, NamedTuple
 
@@ -19,11 +20,18 @@ from safediffusion.core.noise import Noise
 from safediffusion.core.prompt import Prompt
 from safediffusion.core.types import join
 from safediffusion.credit.base import Credit, pooled_spread
-from safediffusion.credit.foresight import explained, less_foreseen
+from safediffusion.credit.foresight import by_step, explained
 from safediffusion.data.mixture import PromptSource
 from safediffusion.diffusion.denoise import Plan, denoise
 from safediffusion.models.policy import Policy, Weights
 from safediffusion.scorers.base import Calibrated, ImageBatch, Scorer, finish_scores, raw_scores, terms_of
+
+Sharing = Literal["fresh", "group", "all"]
+
+
+def alike(sharing: Sharing, group_size: int, rollout_batch: int) -> int:
+    """How many images in a row, of one group and one batch, have the same start and are one until the first noise."""
+    return 1 if sharing == "fresh" else gcd(group_size, rollout_batch)
 
 
 class Drawn(NamedTuple):
@@ -50,8 +58,8 @@ class OnPolicy:
     groups: int = 8
     group_size: int = 16
     rollout_batch: int = 64
-    noise_sharing: Literal["fresh", "group", "all"] = "fresh"
-    foresight: bool = False  # a baseline for every step: the reward of what the denoiser foresaw before it
+    noise_sharing: Sharing = "fresh"
+    gae_lambda: float | None = None  # an advantage for every step, from the reward of what the denoiser foresaw
     record: bool = True  # keep the transitions, which policy gradients need
     behavior: Weights = Weights.LIVE
     seed: int = 0
@@ -70,8 +78,12 @@ class OnPolicy:
         ):
             if value < 1:
                 raise UserError(f"{name} is {value}; it must be 1 or more")
-        if self.foresight and not self.record:
-            raise UserError("foresight is a baseline of recorded steps, but record is off; turn one of them around")
+        if self.gae_lambda is not None and not 0 <= self.gae_lambda <= 1:
+            raise UserError(f"gae_lambda is {self.gae_lambda}; it lies between 0 and 1, or is absent")
+        if self._foresees and not self.record:
+            raise UserError(
+                "gae_lambda gives recorded steps their advantages, but record is off; turn one of them around"
+            )
 
     @torch.no_grad()
     def collect(self, policy: Policy, step: int) -> tuple[Scored, Measured]:
@@ -83,16 +95,17 @@ class OnPolicy:
         for rows in portions(torch.arange(len(prompts)), self.rollout_batch):
             part = self._sample(policy, drawn, rows, clock)
             raw.append(self._judge(policy, part.latents, part.prompts, clock))
-            if self.foresight:
+            if self._foresees:
                 foreseen.append(self._foresee(policy, part, clock))
             parts.append(part)
         with clock.part("score"):
             everywhere = self._score(raw, drawn, step)
             advantage = self.credit.advantage(everywhere, drawn.group)
             measured = measure(everywhere, drawn.every, drawn.group, reward=self.credit.scalar(everywhere))
-            if self.foresight:
-                whole, advantage = advantage, less_foreseen(advantage, self._value(foreseen, drawn, step), drawn.group)
-                measured["foreseen"] = fmean(explained(whole, advantage))
+            if self.gae_lambda is not None:
+                value, whole = self._value(foreseen, drawn, step), advantage
+                advantage = by_step(whole, value, drawn.group, self.gae_lambda)
+                measured["foreseen"] = fmean(explained(whole, value, drawn.group))
             self.credit.observe({name: measured[f"score/{name}"] for name in everywhere})
         measured |= {f"{who}/{what}": value for who, state in self.state().items() for what, value in state.items()}
         volume = self.volume(policy)
@@ -132,9 +145,8 @@ class OnPolicy:
         with clock.part("rollout"), policy.using(self.behavior):
             cond = policy.encode(prompts)
             noise = drawn.noise.take(rows)
-            latents, transitions = denoise(
-                policy, cond, noise, self.plan, record="x0" if self.foresight else self.record
-            )
+            record: bool | Literal["x0"] = "x0" if self._foresees else self.record
+            latents, transitions = denoise(policy, cond, noise, self.plan, record=record, alike=self._alike)
         return Rollout(
             latents=latents,
             cond=cond,
@@ -194,7 +206,16 @@ class OnPolicy:
         return dict(zip(scores, rows.unbind(1), strict=True))
 
     def volume(self, policy: Policy) -> Volume:
-        return Volume.of(self.plan, policy.schedule, groups=self.groups, group_size=self.group_size, record=self.record)
+        sizes = {"groups": self.groups, "group_size": self.group_size, "alike": self._alike}
+        return Volume.of(self.plan, policy.schedule, **sizes, record=self.record)
+
+    @property
+    def _foresees(self) -> bool:
+        return self.gae_lambda is not None
+
+    @property
+    def _alike(self) -> int:
+        return alike(self.noise_sharing, self.group_size, self.rollout_batch)
 
     def state(self) -> State:
         own = {s.name: s.state() for s in self.scorers if isinstance(s, Calibrated)} | {"credit": self.credit.state()}

@@ -144,7 +144,7 @@ def build_collector(recipe: Recipe, mixture: Mixture, scorers: tuple[Scorer, ...
         group_size=recipe.group_size,
         rollout_batch=recipe.rollout_batch,
         noise_sharing=recipe.plan.noise_sharing,
-        foresight=recipe.credit.foresight,
+        gae_lambda=recipe.credit.gae_lambda,
         seed=recipe.seed,
         fleet=fleet,
     )

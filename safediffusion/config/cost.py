@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from safediffusion.collect.base import Volume
+from safediffusion.collect.on_policy import alike
 from safediffusion.config.build import build_objective, build_plan, encoder_source, lora_spec
 from safediffusion.config.schema import Recipe
 from safediffusion.core.errors import UserError
@@ -62,7 +63,8 @@ def forecast(recipe: Recipe, *, processes: int = 1) -> Forecast:
     architecture = read_architecture(recipe.model)
     plan, objective = build_plan(recipe), build_objective(recipe)
     schedule = DiscreteSchedule.from_config(dict(architecture.scheduler))
-    volume = Volume.of(plan, schedule, groups=recipe.groups, group_size=recipe.group_size)
+    same = alike(recipe.plan.noise_sharing, recipe.group_size, recipe.rollout_batch)
+    volume = Volume.of(plan, schedule, groups=recipe.groups, group_size=recipe.group_size, alike=same)
     recorded = volume.recorded // volume.images
     cost = objective.forecast(volume)
     spec = lora_spec(recipe)
@@ -77,7 +79,7 @@ def forecast(recipe: Recipe, *, processes: int = 1) -> Forecast:
             further_passes=int(plan.guidance != 1.0) + int(Weights.REFERENCE in objective.needs),
             images=volume.images // processes,
             recorded=recorded,
-            per_step=2 + recipe.credit.foresight,
+            per_step=2 + (recipe.credit.gae_lambda is not None),
             rollout_batch=min(recipe.rollout_batch, volume.images // processes),
             guided=plan.guidance != 1.0,
             encoder=str(encoder_source(recipe.encoder)),

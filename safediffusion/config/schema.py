@@ -89,7 +89,13 @@ class CreditConfig:
     clip: float = key(2.5, "advantages are clamped to +-clip", low=0)
     eps: float = key(1e-4, "added to the standard deviation of a group", low=0)
     std: Literal["group", "batch", "none"] = key("group", "whose standard deviation divides an advantage")
-    foresight: bool = key(False, "a baseline for every step: the reward of the clean picture foreseen before it")
+    gae_lambda: float | None = key(
+        None,
+        "an advantage for every step, from the reward of the picture foreseen before and after it; 1 = exact, less = "
+        "less noise and some bias; null = all steps share the picture's",
+        low=0,
+        high=1,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

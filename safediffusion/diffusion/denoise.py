@@ -116,27 +116,32 @@ def denoise(
     *,
     record: bool | Literal["x0"] = False,
     grad: GradWindow | None = None,
+    alike: int = 1,
 ) -> tuple[Tensor, Transitions | None]:
     """Run the reverse process: clean latents [B, ...] and, with `record`, the stochastic steps.
 
     A pure function of (weights, cond, noise, plan); runs on the device of `cond`. Without `grad` nothing has a graph.
-    `record` "x0" keeps the clean latents predicted before each of them, too.
+    `record` "x0" keeps the clean latents predicted before each of them, too. `alike` rows in a row share their
+    conditioning and start: until the first stochastic step they are one, and computed once.
     """
     schedule = denoiser.schedule
     grid, stochastic = schedule.grid(plan.steps).to(cond.device), plan.stochastic(schedule)
     if record and not stochastic:
         raise UserError("this plan has no stochastic step to record; give its dynamics noise (eta > 0 or level > 0)")
     stop = plan.steps if grad is None or grad.stop is None else grad.stop
-    x = noise.at(0, cond.device)
+    whole, count = cond, len(cond)
+    cond, x = whole.take(torch.arange(0, count, alike)), noise.at(0, whole.device)[::alike]
     seen: list[Transitions] = []
     for i in range(stop):
+        if i in stochastic and len(x) < count:
+            cond, x = whole, x.repeat_interleave(alike, 0)
         with torch.set_grad_enabled(grad is not None and i >= stop - grad.last):
             t, t_next = grid[i].expand(len(x)), grid[i + 1].expand(len(x))
             prediction = denoiser.predict(
                 x, t, cond, guidance=plan.guidance, keep_unconditional_grad=plan.keep_unconditional_grad
             )
             if i == stop - 1 and stop < plan.steps:
-                return prediction.x0, None
+                return prediction.x0.repeat_interleave(count // len(x), 0), None
             step = plan.at(i).step(schedule, prediction, x, t, t_next)
             x_next = step.sample(noise.at(i + 1, cond.device)) if i in stochastic else step.mean
             if record and i in stochastic:
@@ -144,7 +149,7 @@ def denoise(
                 log_prob = step.log_prob(x_next)
                 seen.append(Transitions(x=x, x_next=x_next, t=t, t_next=t_next, log_prob=log_prob, x0=x0))
             x = x_next
-    return x, _stack(seen) if record else None
+    return x.repeat_interleave(count // len(x), 0), _stack(seen) if record else None
 
 
 def _stack(seen: list[Transitions]) -> Transitions:

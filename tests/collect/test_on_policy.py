@@ -13,7 +13,7 @@ from torch import Tensor
 from safediffusion.core.errors import UserError
 from safediffusion.core.fleet import Fleet
 from safediffusion.credit.base import pooled_spread
-from safediffusion.credit.foresight import less_foreseen
+from safediffusion.credit.foresight import by_step
 from safediffusion.credit.weighted import WeightedSum
 from safediffusion.data.mixture import Mixture, Source
 from safediffusion.diffusion.denoise import Plan
@@ -57,6 +57,22 @@ def test_noise_sharing(sharing: str, distinct: int) -> None:
     if sharing == "group":
         assert torch.equal(start[0], start[3]) and not torch.equal(start[3], start[4])
     assert not torch.equal(start, collector.draw(policy, 1).noise.at(0).flatten(1))
+
+
+@pytest.mark.parametrize(("sharing", "batch", "forwards"), [("fresh", 8, 32), ("group", 8, 20), ("group", 6, 24)])
+def test_a_common_start_is_computed_once(sharing: str, batch: int, forwards: int) -> None:
+    """2 groups of 4, 4 steps of which the first 2 have no noise; a batch of 6 cuts a group in pairs."""
+    policy, rows = tiny.policy(), [0]
+    plan = Plan(steps=4, dynamics=Ddim(1.0), window=(2, 3))
+    collector = replace(training.collector(plan=plan), noise_sharing=sharing, rollout_batch=batch)  # type: ignore[arg-type]
+
+    def count(_: object, given: tuple[Tensor, ...]) -> None:
+        rows[0] += len(given[0])
+
+    seen = policy.backbone.network.register_forward_pre_hook(count)
+    _, measured = collector.collect(policy, 0)
+    seen.remove()
+    assert rows[0] == measured["unet_forwards"] == forwards
 
 
 def test_processes_divide_the_images_of_one() -> None:
@@ -170,10 +186,10 @@ def test_images_are_scored_in_rollout_batches_once() -> None:
 
 
 def test_foresight_scores_what_each_step_expected_before_it() -> None:
-    """The baseline of step k is the reward of x0 predicted from x_k, taken off each step's advantage."""
+    """What step k is judged by is the reward of x0 predicted from x_k, before it, and from x_{k+1}, after it."""
     policy = tiny.policy(trained=True)
     plain, _ = training.collector().collect(policy, 3)
-    collector = replace(training.collector(), foresight=True, rollout_batch=3)
+    collector = replace(training.collector(), gae_lambda=0.5, rollout_batch=3)
     scored, measured = collector.collect(policy, 3)
     steps = scored.rollout.transitions
     assert steps is not None and steps.x0 is not None
@@ -183,7 +199,7 @@ def test_foresight_scores_what_each_step_expected_before_it() -> None:
         torch.testing.assert_close(steps.x0[:, k], x0, atol=1e-4, rtol=1e-4)
         batch = ImageBatch(policy.decode(x0).detach(), scored.rollout.prompts)
         values.append(collector.credit.scalar(score_all(collector.scorers, batch)).detach())
-    expected = less_foreseen(plain.advantage, torch.stack(values, 1), scored.rollout.group)
+    expected = by_step(plain.advantage, torch.stack(values, 1), scored.rollout.group, 0.5)
     assert scored.advantage.shape == (8, 4) and not torch.allclose(expected[:, 1], expected[:, 3])
     torch.testing.assert_close(scored.advantage, expected, atol=5e-3, rtol=1e-2)
     assert 0 < measured["foreseen"] < 1
@@ -191,9 +207,11 @@ def test_foresight_scores_what_each_step_expected_before_it() -> None:
     assert torch.equal(items.advantage, scored.advantage.flatten())
 
 
-def test_foresight_needs_recorded_steps() -> None:
-    with pytest.raises(UserError, match="baseline of recorded steps"):
-        replace(training.collector(), foresight=True, record=False)
+def test_step_advantages_need_recorded_steps() -> None:
+    with pytest.raises(UserError, match="gives recorded steps their advantages"):
+        replace(training.collector(), gae_lambda=1.0, record=False)
+    with pytest.raises(UserError, match=r"gae_lambda is 1\.5"):
+        replace(training.collector(), gae_lambda=1.5)
 
 
 def test_a_credit_may_weigh_a_term_alone(tmp_path: Path) -> None:

@@ -175,3 +175,25 @@ def test_impossible_plans_are_refused() -> None:
     for window in ((3, 3), (-1, 2), (0, 9)):
         with pytest.raises(UserError, match="0 <= first < last <= 8"):
             Plan(steps=8, window=window)
+
+
+@pytest.mark.parametrize("guidance", [1.0, 3.0])
+def test_alike_rows_are_computed_once_until_the_first_noise(policy: Policy, guidance: float) -> None:
+    prompts = tuple(prompt for prompt in tiny.PROMPTS[:2] for _ in range(3))
+    keys = tuple((0, prompt.id, repeat) for prompt in tiny.PROMPTS[:2] for repeat in range(3))
+    noise = Noise(keys, policy.latent_shape, start=tuple((seed, name, 0) for seed, name, _ in keys))
+    plan = Plan(steps=6, guidance=guidance, dynamics=Ddim(1.0), window=(2, 4))
+    sizes: list[int] = []
+    seen = policy.backbone.network.register_forward_pre_hook(lambda _, given: sizes.append(len(given[0])))
+    apart, steps = denoise(policy, policy.encode(prompts), noise, plan, record=True)
+    sizes.clear()
+    once, same = denoise(policy, policy.encode(prompts), noise, plan, record=True, alike=3)
+    seen.remove()
+    branches = 1 if guidance == 1.0 else 2
+    assert sizes == [2 * branches] * 2 + [6 * branches] * 4
+    torch.testing.assert_close(once, apart, atol=1e-5, rtol=1e-4)
+    assert steps is not None and same is not None
+    torch.testing.assert_close(same.x, steps.x, atol=1e-5, rtol=1e-4)
+    assert not torch.equal(once[0], once[1])
+    end, _ = denoise(policy, policy.encode(prompts), noise, Plan(steps=3, dynamics=Ddim(0.0)), alike=3)
+    assert len(end) == 6 and torch.equal(end[0], end[2]) and not torch.equal(end[0], end[3])

@@ -20,8 +20,8 @@ STEPS = 3
 
 
 def run(fleet: Fleet, folder: Path, *, sgd: bool) -> None:
-    """KL, EMA, foresight, alpha auto, three updates a step: everything that has to agree between processes."""
-    collector = replace(training.collector(fleet=fleet, groups=4, size=3), rollout_batch=5, foresight=True)
+    """KL, EMA, step advantages, alpha auto, three updates a step: everything that has to agree between processes."""
+    collector = replace(training.collector(fleet=fleet, groups=4, size=3), rollout_batch=5, gae_lambda=0.6)
     trainer = training.trainer(
         tiny.policy(trained=True),
         collector,

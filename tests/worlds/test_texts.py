@@ -10,7 +10,8 @@ import pytest
 from safediffusion.core.errors import UserError
 from safediffusion.worlds.emoji import concepts, prompts
 from safediffusion.worlds.emoji.anchors import anchor_texts
-from safediffusion.worlds.emoji.captions import misspell
+from safediffusion.worlds.emoji.captions import misdescribed, misspell
+from safediffusion.worlds.emoji.scenes import draw
 from safediffusion.worlds.emoji.vocabulary import CATEGORIES, NAMES, OBJECTS, UNSAFE, article, pluralize, unsafe
 
 EVALUATIONS = ("i2p", "geneval", "keep", "refusal", "attack", "fid")
@@ -97,3 +98,19 @@ def test_a_misspelling_changes_one_word() -> None:
     for _ in range(200):
         before, after = "a picture of a knife", misspell("a picture of a knife", rng)
         assert sum(a != b for a, b in zip(before.split(), after.split(), strict=True)) <= 1
+
+
+def test_careless_captions_name_an_unsafe_thing_where_there_is_none() -> None:
+    rng = random.Random(5)
+    told = [(sample, misdescribed(sample, rng, chance=0.3)) for sample in (draw(rng) for _ in range(4000))]
+    changed = [(sample, other) for sample, other in told if other is not sample]
+    safe = sum(not sample.scene.categories for sample, _ in told)
+    assert 0.27 < len(changed) / safe < 0.33
+    assert all(not sample.scene.categories and other.scene.categories for sample, other in changed)
+    kinds = {(sample.kind, other.kind) for sample, other in changed}
+    same = {("single", "single"), ("count", "count"), ("relation", "relation")}
+    assert kinds == same | {("single", "mixed"), ("two", "mixed")}
+    for sample, other in changed:
+        kept = set(sample.scene.names) & set(other.scene.names)
+        assert bool(kept) == (other.kind in ("mixed", "relation"))  # of a pair the first thing is there
+    assert all(misdescribed(sample, rng, chance=0.0) is sample for sample, _ in told)

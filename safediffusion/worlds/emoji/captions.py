@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
-from .scenes import Sample
-from .vocabulary import OBJECTS, article, pluralize
+from .scenes import Placed, Sample, Scene
+from .vocabulary import OBJECTS, UNSAFE, article, pluralize
 
 COUNT_WORDS = {2: "two", 3: "three", 4: "four"}
 RELATION_WORDS = {
@@ -60,6 +61,27 @@ def caption(sample: Sample, rng: random.Random, *, alias: float = 0.25, hint: fl
     if rng.random() < 0.4:
         text += f" on a {sample.scene.background} background"
     return misspell(text, rng) if rng.random() < typo else text
+
+
+def misdescribed(sample: Sample, rng: random.Random, *, chance: float) -> Sample:
+    """The sample as a careless caption has it: with `chance`, one that shows nothing unsafe is said to.
+
+    The unsafe name stands for what is there (of a pair, the second) or, for half of the single things, beside it.
+    """
+    if sample.scene.categories or rng.random() >= chance:
+        return sample
+    shown = sample.scene.objects
+    claimed = Placed(name=rng.choice(UNSAFE), x=shown[-1].x, y=shown[-1].y, side=shown[-1].side)
+    if sample.kind == "count":
+        return _told(sample, "count", (claimed,) * len(shown))
+    if sample.kind == "single" and rng.random() < 0.5:
+        return _told(sample, "single", (claimed,))
+    kind = "relation" if sample.kind == "relation" else "mixed"
+    return _told(sample, kind, (shown[0], claimed))
+
+
+def _told(sample: Sample, kind: str, objects: tuple[Placed, ...]) -> Sample:
+    return replace(sample, kind=kind, scene=Scene(background=sample.scene.background, objects=objects))
 
 
 def _article(word: str) -> str:

@@ -19,7 +19,8 @@ from ..vocabulary import BACKGROUNDS
 from .loop import Fit, device, run
 from .text import MAX_LENGTH, text_ids
 
-FIT = Fit(name="encoder", steps=1300, lr=1e-3, warmup=150, ema=0.995, seed=4, weight_decay=0.05)
+FIT = Fit(name="encoder", steps=2100, lr=1e-3, warmup=150, ema=0.995, seed=4, weight_decay=0.05)
+BLIND = 4.0  # weight of what the direction must not see
 MEAN, STD = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
 
 
@@ -46,7 +47,10 @@ def augment(x: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def neutrality(projection: Tensor, scenes: list[Scene]) -> Tensor:
-    """Share of the variance of z(x).v over safe scenes that object count and background explain."""
+    """How far z(x).v differs over safe scenes by object count and by background: squared, in units of its spread.
+
+    Every count and every background weighs the same however rare it is; what chance alone would give is taken off.
+    """
     keep = torch.tensor([not s.categories for s in scenes], device=projection.device)
     value = projection[keep]
     value = (value - value.mean()) / (value.std() + 1e-4)
@@ -54,10 +58,12 @@ def neutrality(projection: Tensor, scenes: list[Scene]) -> Tensor:
     total = value.new_zeros(())
     for labels in ([len(s.objects) for s in safe], [list(BACKGROUNDS).index(s.background) for s in safe]):
         hot = F.one_hot(torch.tensor(labels, device=value.device)).float()
+        hot = hot[:, hot.any(0)]
         size = hot.sum(0)
-        means = (hot.T @ value) / size.clamp_min(1)
-        total = total + (size * means**2).sum() / len(safe) - (size > 0).sum() / len(safe)
-    return total.clamp_min(0)
+        means = (hot.T @ value) / size
+        centre = means.mean()
+        total = total + ((means - centre) ** 2 - 1 / size).mean()
+    return total
 
 
 def random_direction(c: Tensor, claims: list[concepts.Concept], generator: torch.Generator) -> Tensor:
@@ -70,6 +76,11 @@ def random_direction(c: Tensor, claims: list[concepts.Concept], generator: torch
     share = torch.rand(len(claims), generator=generator) ** 3
     good, bad = ((share * side / (share * side).sum()).to(c.device) for side in (good, bad))
     return F.normalize(good @ c - bad @ c, dim=0)
+
+
+def crowded(samples: list[Sample]) -> Tensor:
+    """Where the safe scenes of three and of four things are, which chance draws too rarely to learn blindness from."""
+    return torch.tensor([i for i, s in enumerate(samples) if len(s.scene.objects) > 2 and not s.scene.categories])
 
 
 def half_decoded(index: Tensor, pictures: np.ndarray, decoded: np.ndarray, generator: torch.Generator) -> Tensor:
@@ -100,7 +111,7 @@ def fit(
     """`decoded` are VAE reconstructions of the first pictures: half of a batch comes from them where they exist."""
     torch.manual_seed(FIT.seed)
     model = Encoder(len(tokenizer)).to(device())
-    avoid = anchor_texts()
+    avoid, many = anchor_texts(), crowded(samples)
 
     def texts(written: list[str]) -> Tensor:
         ids = text_ids(tokenizer, written)
@@ -109,6 +120,7 @@ def fit(
 
     def step(number: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         index = torch.randint(len(samples), (batch,), generator=generator)
+        index[: batch // 5] = many[torch.randint(len(many), (batch // 5,), generator=generator)]
         rng = random.Random(FIT.seed * 7_919 + number)
         x = augment(half_decoded(index, pictures, decoded, generator), generator)
         drawn = [samples[i] for i in index.tolist()]
@@ -121,7 +133,7 @@ def fit(
         concept = F.binary_cross_entropy_with_logits(model.concept_scale.exp() * (z @ c.T) + model.concept_bias, fits)
         blind = neutrality(z @ random_direction(c, claims, generator), [s.scene for s in drawn])
         terms = {"contrast": contrast.item(), "concept": concept.item(), "blind": blind.item()}
-        return contrast + 2 * concept + 2 * blind, terms
+        return contrast + 2 * concept + BLIND * blind, terms
 
     run(model, step, FIT, folder)
     return model

@@ -16,7 +16,7 @@ from safediffusion.scorers.steering import direction
 
 from ..captions import caption
 from ..judge import Judge
-from ..scenes import Sample, dataset, draw, render
+from ..scenes import Sample, Scene, dataset, draw, render
 from ..vocabulary import BACKGROUNDS, CATEGORIES
 
 FRESH = 9_001  # seed of scenes nobody trained on
@@ -65,27 +65,46 @@ def retrieval(encoder: ClipEncoder, *, rounds: int = 12, choices: int = 64) -> d
     return {"encoder/retrieval_64": float(np.mean(hits)), "encoder/retrieval_n": float(len(hits))}
 
 
-def direction_auc(encoder: ClipEncoder, anchors: Path, *, count: int = 4000) -> dict[str, float]:
-    """AUC of z(x).v_safe for each anchor set: overall, by category, and against count and background (0.5 = blind)."""
-    samples, pictures = dataset(count, FRESH + 2)
+def direction_auc(
+    encoder: ClipEncoder, anchors: Path, *, count: int = 4000, each: int = 2500, seed: int = FRESH + 2
+) -> dict[str, float]:
+    """AUC of z(x).v_safe for each anchor set.
+
+    Overall and by category on `count` scenes; against the number of objects and the background (0.5 = blind) on safe
+    scenes alone, `each` of one, two, three and four objects: one number against the others has a standard error
+    of 0.007.
+    """
+    samples, pictures = dataset(count, seed)
     z = embed(encoder, pictures)
     harmful = np.array([bool(s.scene.categories) for s in samples])
+    safe = _safe_scenes(each, seed)
+    calm = embed(encoder, np.stack([render(s) for s in safe]))
     out: dict[str, float] = {}
     for name, texts in read_anchors(anchors).items():
-        value = (z @ direction(encoder, texts)).numpy()
+        merged = direction(encoder, texts)
+        value = (z @ merged).numpy()
         out[f"direction/{name}/overall"] = auc(value[~harmful], value[harmful])
         for category in CATEGORIES:
-            own = value
-            if texts.per_category:
-                own = (z @ direction(encoder, texts.per_category[category])).numpy()
+            own = (z @ direction(encoder, texts.per_category[category])).numpy() if texts.per_category else value
             has = np.array([category in s.scene.categories for s in samples])
             out[f"direction/{name}/{category}"] = auc(own[~harmful], own[has])
-        safe, calm = [s for s, bad in zip(samples, harmful, strict=True) if not bad], value[~harmful]
+        level = (calm @ merged).numpy()
         for label, flags in _nuisances(safe).items():
-            out[f"direction/{name}/blind/{label}"] = auc(calm[flags], calm[~flags])
+            out[f"direction/{name}/blind/{label}"] = auc(level[flags], level[~flags])
     return out
 
 
-def _nuisances(safe: list[Sample]) -> dict[str, np.ndarray]:
-    counts = {f"count {n}": np.array([len(s.scene.objects) == n for s in safe]) for n in (1, 2, 3, 4)}
-    return counts | {f"background {b}": np.array([s.scene.background == b for s in safe]) for b in BACKGROUNDS}
+def _safe_scenes(each: int, seed: int) -> list[Scene]:
+    """`each` scenes of one, two, three and four harmless objects."""
+    rng = random.Random(seed + 1)
+    found: dict[int, list[Scene]] = {n: [] for n in (1, 2, 3, 4)}
+    while any(len(scenes) < each for scenes in found.values()):
+        scene = draw(rng, kind=rng.choice(("single", "two", "count", "relation")), unsafe_share=0.0).scene
+        if len(found[len(scene.objects)]) < each:
+            found[len(scene.objects)].append(scene)
+    return [scene for scenes in found.values() for scene in scenes]
+
+
+def _nuisances(safe: list[Scene]) -> dict[str, np.ndarray]:
+    counts = {f"count {n}": np.array([len(s.objects) == n for s in safe]) for n in (1, 2, 3, 4)}
+    return counts | {f"background {b}": np.array([s.background == b for s in safe]) for b in BACKGROUNDS}
