@@ -14,11 +14,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from safediffusion.cli.common import device_option, is_main, plan_for
+from safediffusion.cli.companions import companions, fitting
 from safediffusion.cli.evaluate import Asked, evaluate_model
 from safediffusion.cli.stopped import resumable
 from safediffusion.cli.train import train_run
 
 if TYPE_CHECKING:
+    from safediffusion.config.schema import Recipe
     from safediffusion.core.comparison import Comparison
     from safediffusion.train.run import RunResult
 
@@ -63,8 +65,13 @@ def summary(comparison: Comparison, result: RunResult, *, wall_s: float) -> dict
 @click.option("--recipe", default="emoji-steer", show_default=True, help="What to train by.")
 @click.option("--suite", default="full", show_default=True, help="What to measure before and after.")
 @click.option("--out", default="runs/demo", show_default=True, metavar="DIR", help="Where everything goes.")
+@click.option(
+    "--processes",
+    type=click.IntRange(min=1),
+    help="How many share the work.  [default: one a CPU core, at most 4; 1 on a GPU]",
+)
 @device_option
-def command(overrides: tuple[str, ...], recipe: str, suite: str, out: str, device: str) -> None:
+def command(overrides: tuple[str, ...], recipe: str, suite: str, out: str, processes: int | None, device: str) -> None:
     """Measure the embedded model, make it safe, measure it again, and write the report.
 
     Needs no download and no GPU. Stopped at any moment, the same command goes on where it was.
@@ -74,21 +81,28 @@ def command(overrides: tuple[str, ...], recipe: str, suite: str, out: str, devic
 
     found = load_recipe(recipe, overrides)
     check(found)
-    folder = Path(out)
+    same = _same(overrides, recipe=recipe, suite=suite, out=out, device=device)
+    with (
+        resumable(shlex.join(["safediffusion", *same])),
+        companions(processes or fitting(device, found.groups), same),
+    ):
+        _story(found, Path(out), suite=suite, device=device)
+
+
+def _story(recipe: Recipe, folder: Path, *, suite: str, device: str) -> None:
     watch = Stopwatch(folder / "seconds.json")
-    with resumable(_again(overrides, recipe=recipe, suite=suite, out=out)):
-        with watch.part("base"):
-            _say(1, f"the base model: {found.model} on the suite {suite}")
-            _measure(found.model, suite, folder / "base", device)
-        with watch.part("train"):
-            _say(2, f"training by {found.name}: {found.about}")
-            result = train_run(found, folder / "aligned", device=device, resume=True)
-        with watch.part("aligned"):
-            _say(3, f"the aligned model on the suite {suite}")
-            _measure(f"{found.model}+{folder / 'aligned'}", suite, folder / "aligned", device)
-        _say(4, "the report")
-        if is_main():
-            _report(folder, result, watch)
+    with watch.part("base"):
+        _say(1, f"the base model: {recipe.model} on the suite {suite}")
+        _measure(recipe.model, suite, folder / "base", device)
+    with watch.part("train"):
+        _say(2, f"training by {recipe.name}: {recipe.about}")
+        result = train_run(recipe, folder / "aligned", device=device, resume=True)
+    with watch.part("aligned"):
+        _say(3, f"the aligned model on the suite {suite}")
+        _measure(f"{recipe.model}+{folder / 'aligned'}", suite, folder / "aligned", device)
+    _say(4, "the report")
+    if is_main():
+        _report(folder, result, watch)
 
 
 def _measure(model: str, suite: str, folder: Path, device: str) -> None:
@@ -126,16 +140,17 @@ def _say(number: int, text: str) -> None:
         click.echo(f"[{number}/4] {text}")
 
 
-def _again(overrides: tuple[str, ...], *, recipe: str, suite: str, out: str) -> str:
-    """The command line that goes on with this demo."""
+def _same(overrides: tuple[str, ...], *, recipe: str, suite: str, out: str, device: str) -> list[str]:
+    """The command line that does, or goes on with, this demo; the number of processes is free."""
     options = [
         part
         for flag, value, default in (
             ("--recipe", recipe, "emoji-steer"),
             ("--suite", suite, "full"),
             ("--out", out, "runs/demo"),
+            ("--device", device, "auto"),
         )
         if value != default
         for part in (flag, value)
     ]
-    return shlex.join(["safediffusion", "demo", *options, *overrides])
+    return ["demo", *options, *overrides]

@@ -43,13 +43,10 @@ def evaluate_model(asked: Asked, *, title: str) -> Mapping[str, Estimate]:
 
     suite = load_suite(asked.suite)
     fleet = Fleet.current()
-    try:
-        policy = load_policy(asked.model, device=pick_device(asked.device, fleet), precision=asked.precision)
-        options = Options(plan=asked.plan, batch=asked.batch, limit=asked.limit, model={"model": asked.model})
-        with bar(title, shown=fleet.is_main) as progress:
-            return evaluate(policy, suite, asked.folder, fleet=fleet, options=options, progress=progress)
-    finally:
-        fleet.close()
+    policy = load_policy(asked.model, device=pick_device(asked.device, fleet), precision=asked.precision)
+    options = Options(plan=asked.plan, batch=asked.batch, limit=asked.limit, model={"model": asked.model})
+    with bar(title, shown=fleet.is_main) as progress:
+        return evaluate(policy, suite, asked.folder, fleet=fleet, options=options, progress=progress)
 
 
 @click.command("evaluate", short_help="Measure a model on a suite of benchmarks.")

@@ -12,6 +12,7 @@ from typing import cast
 import click
 
 from safediffusion import __version__
+from safediffusion.cli.common import is_main
 from safediffusion.cli.stopped import Stopped
 from safediffusion.core.errors import UserError
 from safediffusion.core.registry import suggest
@@ -60,8 +61,11 @@ def run(arguments: Sequence[str]) -> int:
     except UserError as error:
         return _fail(str(error))
     except click.ClickException as error:
-        _fail(error.format_message())
-        return 130 if isinstance(error, Stopped) else 2
+        if not isinstance(error, Stopped):
+            return _fail(error.format_message())
+        if is_main():
+            _fail(error.format_message())
+        return 130
     except OSError as error:
         if error.errno != errno.ENOSPC:
             raise
@@ -71,6 +75,9 @@ def run(arguments: Sequence[str]) -> int:
     except (KeyboardInterrupt, click.Abort):
         _fail("stopped")
         return 130
+    finally:
+        if fleet := sys.modules.get("safediffusion.core.fleet"):
+            fleet.Fleet().close()
     return status if isinstance(status, int) else 0
 
 

@@ -37,12 +37,9 @@ def train_run(recipe: Recipe, folder: Path, *, device: str, resume: bool) -> Run
     from safediffusion.train.run import train
 
     fleet = Fleet.current()
-    try:
-        experiment = build_experiment(recipe, fleet=fleet, device=pick_device(device, fleet))
-        with training(recipe.name, shown=fleet.is_main) as progress:
-            return train(experiment, folder, resume=resume, progress=progress)
-    finally:
-        fleet.close()
+    experiment = build_experiment(recipe, fleet=fleet, device=pick_device(device, fleet))
+    with training(recipe.name, shown=fleet.is_main) as progress:
+        return train(experiment, folder, resume=resume, progress=progress)
 
 
 @click.command("train", short_help="Train a model by a recipe, or go on with a run.")

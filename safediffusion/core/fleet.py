@@ -104,6 +104,6 @@ class Fleet:
             dist.barrier()
 
     def close(self) -> None:
-        """Leave the process group; call it once, at the end of the program."""
-        if self.world > 1 and dist.is_initialized():
+        """Leave the process group, if this process joined one; call it once, at the end of the program."""
+        if dist.is_initialized():
             dist.destroy_process_group()

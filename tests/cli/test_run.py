@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -11,8 +14,10 @@ import pytest
 import torch
 from PIL import Image
 
+from safediffusion.cli.companions import companions
 from safediffusion.cli.main import run
 from safediffusion.cli.progress import Training
+from safediffusion.core.fleet import Fleet
 from safediffusion.evaluate.registry import BENCHMARKS
 from safediffusion.models.files import read_weights
 from tests import small
@@ -153,7 +158,7 @@ def test_the_demo_goes_from_base_to_report_and_on_where_it_was_stopped(
     folders: small.Folders, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     plan(folders)
-    line = ["demo", "--suite", "colours", *folders.small, "checkpoint_every=1", "log=[tensorboard]"]
+    line = ["demo", "--processes=1", "--suite=colours", *folders.small, "checkpoint_every=1", "log=[tensorboard]"]
     with monkeypatch.context() as pressed:
         stop_after(2, pressed)
         assert run(line) == 130
@@ -173,3 +178,34 @@ def test_the_demo_goes_from_base_to_report_and_on_where_it_was_stopped(
     assert found["wall_s"] > found["train"]["wall_s"] > 0
     assert list(Path("runs/demo/aligned/tb").glob("events*"))
     assert "<html" in Path("runs/demo/report.html").read_text()
+
+
+def test_the_demo_shares_its_work_among_processes(folders: small.Folders) -> None:
+    """Started once, it runs as two: the same pictures, the same weights but for rounding, one report, nobody left."""
+    plan(folders)
+    line = [sys.executable, "-m", "safediffusion", "demo", "--suite", "emoji-refusal", *folders.small]
+    for number in ("1", "2"):
+        done = subprocess.run(
+            [*line, "--out", number, "--processes", number], capture_output=True, text=True, timeout=300, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.count("[4/4]") == 1
+    one, two = (json.loads((Path(number) / "summary.json").read_text()) for number in ("1", "2"))
+    for part in ("base", "aligned"):
+        assert one[part]["emoji-refusal/drawn"]["n"] == two[part]["emoji-refusal/drawn"]["n"] == 84
+    assert [one["train"][key] for key in ("images", "steps")] == [two["train"][key] for key in ("images", "steps")]
+    records = [json.loads((Path(number) / "aligned" / "run.json").read_text()) for number in ("1", "2")]
+    assert [record["processes"] for record in records] == [1, 2]
+    files = [next((Path(n) / "aligned" / "checkpoints").glob("step-*/live.safetensors")) for n in ("1", "2")]
+    a, b = (read_weights(file)[0] for file in files)
+    for name in a:  # AdamW's division shows rounding; tests/invariant compares without it, and strictly
+        torch.testing.assert_close(a[name], b[name], atol=1e-3, rtol=0)
+
+
+def test_a_companion_that_fails_ends_the_command(folders: small.Folders) -> None:
+    """Whoever is alone in failing takes the others along; no process waits for ever."""
+    before = dict(os.environ)
+    with pytest.raises(RuntimeError, match="gloo|store|connect|peer|reset"), companions(2, ["no-such-command"]):
+        fleet = Fleet.current()
+        fleet.barrier()
+    assert dict(os.environ) == before

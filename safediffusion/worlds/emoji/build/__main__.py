@@ -22,11 +22,11 @@ from ..anchors import FILE, anchor_texts
 from ..judge import Judge
 from ..scenes import Sample, dataset
 from ..vocabulary import CATEGORIES
-from . import encoder, floors, judge, package, pipeline, text, vae
+from . import encoder, floors, foreseen, judge, package, pipeline, text, vae
 from .loop import device
 
-SCENES, LATENTS, DECODED, SEED = 40_000, 28_000, 6_000, 11
-STAGES = ("vae", "judge", "encoder", "pipeline", "decoder", "package")
+SCENES, LATENTS, DECODED, FORESEEN, SEED = 40_000, 28_000, 6_000, 12_000, 11
+STAGES = ("vae", "judge", "pipeline", "decoder", "encoder", "package")
 
 
 def scenes() -> tuple[list[Sample], np.ndarray]:
@@ -63,6 +63,14 @@ def decoded(folder: Path, pictures: np.ndarray) -> np.ndarray:
     return np.asarray(np.load(cache))
 
 
+def seen(folder: Path, samples: list[Sample], pictures: np.ndarray) -> np.ndarray:
+    """What the encoder reads besides rendered scenes: the first ones decoded, the next FORESEEN as a denoiser has them."""
+    cache, part = folder / "foreseen.npy", slice(DECODED, DECODED + FORESEEN)
+    if not cache.exists():
+        np.save(cache, foreseen.foreseen(folder / "pipeline", samples[part], pictures[part]))
+    return np.concatenate([decoded(folder, pictures), np.load(cache)])
+
+
 def stage(name: str, folder: Path) -> None:
     if name == "package":
         return finish(folder)
@@ -73,7 +81,7 @@ def stage(name: str, folder: Path) -> None:
         judge.save(judge.fit(samples, pictures, decoded(folder, pictures), folder), folder)
     elif name == "encoder":
         words = tokenizer(folder)
-        clip = encoder.fit(samples, pictures, decoded(folder, pictures), words, folder)
+        clip = encoder.fit(samples, pictures, seen(folder, samples, pictures), words, folder)
         encoder.save(clip, words, folder / "encoder")
     elif name == "pipeline":
         words = tokenizer(folder)

@@ -19,7 +19,7 @@ from ..vocabulary import BACKGROUNDS
 from .loop import Fit, device, run
 from .text import MAX_LENGTH, text_ids
 
-FIT = Fit(name="encoder", steps=2100, lr=1e-3, warmup=150, ema=0.995, seed=4, weight_decay=0.05)
+FIT = Fit(name="encoder", steps=2900, lr=1e-3, warmup=150, ema=0.995, seed=4, weight_decay=0.05)
 BLIND = 4.0  # weight of what the direction must not see
 MEAN, STD = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
 
@@ -102,13 +102,13 @@ def contrastive(similarity: Tensor, drawn: list[Sample]) -> Tensor:
 def fit(
     samples: list[Sample],
     pictures: np.ndarray,
-    decoded: np.ndarray,
+    seen: np.ndarray,
     tokenizer: CLIPTokenizer,
     folder: Path,
     *,
     batch: int = 128,
 ) -> Encoder:
-    """`decoded` are VAE reconstructions of the first pictures: half of a batch comes from them where they exist."""
+    """`seen` are the first pictures again, as the VAE and the denoiser show them: about a third of a batch."""
     torch.manual_seed(FIT.seed)
     model = Encoder(len(tokenizer)).to(device())
     avoid, many = anchor_texts(), crowded(samples)
@@ -121,8 +121,10 @@ def fit(
     def step(number: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         index = torch.randint(len(samples), (batch,), generator=generator)
         index[: batch // 5] = many[torch.randint(len(many), (batch // 5,), generator=generator)]
+        again = slice(batch // 5, 3 * batch // 5)
+        index[again] = torch.randint(len(seen), index[again].shape, generator=generator)
         rng = random.Random(FIT.seed * 7_919 + number)
-        x = augment(half_decoded(index, pictures, decoded, generator), generator)
+        x = augment(half_decoded(index, pictures, seen, generator), generator)
         drawn = [samples[i] for i in index.tolist()]
         claims = [concepts.draw(rng, avoid) for _ in range(batch)]
         captions = [caption(s, rng) for s in drawn]

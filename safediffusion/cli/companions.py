@@ -1,0 +1,65 @@
+"""More processes beside this one that share a command's work: on CPUs several single threads outrun one team of them."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+MOST = 4  # of the processes that are started unasked; each holds the model once more
+
+
+def launched() -> bool:
+    """Whether torchrun, `accelerate launch` or `companions` started this process among others."""
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1
+
+
+def fitting(device: str, groups: int) -> int:
+    """How many processes to share a run of `groups` a step among on this machine: 1 on an accelerator."""
+    import torch
+
+    if device not in ("auto", "cpu") or (device == "auto" and torch.cuda.is_available()):
+        return 1
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(count for count in range(1, MOST + 1) if count == 1 or (count <= cores and groups % count == 0))
+
+
+@contextmanager
+def companions(processes: int, arguments: list[str]) -> Iterator[None]:
+    """Within the block this is process 0 of `processes`, the others run `safediffusion` with the same `arguments`.
+
+    They end with this one: whoever waits for a process that is gone fails. Nothing is started for 1.
+    """
+    if processes == 1 or launched():
+        yield
+        return
+    import torch
+
+    before, threads = dict(os.environ), torch.get_num_threads()
+    share = max(1, threads // processes)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(probe.getsockname()[1])}
+    place |= {"WORLD_SIZE": str(processes), "OMP_NUM_THREADS": str(share)}
+    command = [sys.executable, "-m", "safediffusion", *arguments]
+    others = [
+        subprocess.Popen(command, env={**before, **place, "RANK": str(rank), "LOCAL_RANK": str(rank)})
+        for rank in range(1, processes)
+    ]
+    os.environ.update({**place, "RANK": "0", "LOCAL_RANK": "0"})
+    torch.set_num_threads(share)
+    try:
+        yield
+        for other in others:
+            other.wait()
+    finally:
+        for other in others:
+            other.terminate()
+            other.wait()
+        torch.set_num_threads(threads)
+        for name in ("RANK", "LOCAL_RANK", *place):
+            os.environ.pop(name)
+        os.environ.update(before)
