@@ -1,4 +1,4 @@
-"""More processes beside this one that share a command's work: on CPUs several single threads outrun one team of them."""
+"""More processes beside this one that share a command's work: on CPUs several threads alone outrun a team of them."""
 
 from __future__ import annotations
 

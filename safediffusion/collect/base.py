@@ -53,16 +53,16 @@ class Volume(NamedTuple):
 
     @classmethod
     def of(
-        cls, plan: Plan, schedule: Schedule, *, groups: int, group_size: int, alike: int = 1, record: bool = True
+        cls, plan: Plan, schedule: Schedule, *, groups: int, group_size: int, starts: int, record: bool = True
     ) -> Volume:
         """What sampling this many images by `plan` makes, with or without recording its stochastic steps.
 
-        `alike` images are one until the first stochastic step.
+        `starts` of the images differ before the first stochastic step; the others are computed with them until then.
         """
         images, stochastic = groups * group_size, plan.stochastic(schedule)
         common = stochastic[0] if stochastic else plan.steps
         branches = 1 if plan.guidance == 1.0 else 2
-        forwards = (images // alike * common + images * (plan.steps - common)) * branches
+        forwards = (starts * common + images * (plan.steps - common)) * branches
         return cls(images, groups, forwards, images * len(stochastic) if record else 0, plan)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import gcd
 from statistics import fmean
 from typing import Literal, NamedTuple
 
@@ -29,9 +28,15 @@ from safediffusion.scorers.base import Calibrated, ImageBatch, Scorer, finish_sc
 Sharing = Literal["fresh", "group", "all"]
 
 
-def alike(sharing: Sharing, group_size: int, rollout_batch: int) -> int:
-    """How many images in a row, of one group and one batch, have the same start and are one until the first noise."""
-    return 1 if sharing == "fresh" else gcd(group_size, rollout_batch)
+def starts(sharing: Sharing, groups: int, group_size: int, rollout_batch: int) -> int:
+    """Of the images of one process, sampled `rollout_batch` at a time, those that differ before the first noise."""
+    if sharing == "fresh":
+        return groups * group_size
+    total = groups * group_size
+    return sum(
+        (min(start + rollout_batch, total) - 1) // group_size - start // group_size + 1
+        for start in range(0, total, rollout_batch)
+    )
 
 
 class Drawn(NamedTuple):
@@ -146,7 +151,7 @@ class OnPolicy:
             cond = policy.encode(prompts)
             noise = drawn.noise.take(rows)
             record: bool | Literal["x0"] = "x0" if self._foresees else self.record
-            latents, transitions = denoise(policy, cond, noise, self.plan, record=record, alike=self._alike)
+            latents, transitions = denoise(policy, cond, noise, self.plan, record=record)
         return Rollout(
             latents=latents,
             cond=cond,
@@ -206,16 +211,13 @@ class OnPolicy:
         return dict(zip(scores, rows.unbind(1), strict=True))
 
     def volume(self, policy: Policy) -> Volume:
-        sizes = {"groups": self.groups, "group_size": self.group_size, "alike": self._alike}
+        distinct = starts(self.noise_sharing, self.groups // self.fleet.world, self.group_size, self.rollout_batch)
+        sizes = {"groups": self.groups, "group_size": self.group_size, "starts": distinct * self.fleet.world}
         return Volume.of(self.plan, policy.schedule, **sizes, record=self.record)
 
     @property
     def _foresees(self) -> bool:
         return self.gae_lambda is not None
-
-    @property
-    def _alike(self) -> int:
-        return alike(self.noise_sharing, self.group_size, self.rollout_batch)
 
     def state(self) -> State:
         own = {s.name: s.state() for s in self.scorers if isinstance(s, Calibrated)} | {"credit": self.credit.state()}

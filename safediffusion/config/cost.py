@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from safediffusion.collect.base import Volume
-from safediffusion.collect.on_policy import alike
+from safediffusion.collect.on_policy import starts
 from safediffusion.config.build import build_objective, build_plan, encoder_source, lora_spec
 from safediffusion.config.schema import Recipe
 from safediffusion.core.errors import UserError
@@ -63,8 +63,9 @@ def forecast(recipe: Recipe, *, processes: int = 1) -> Forecast:
     architecture = read_architecture(recipe.model)
     plan, objective = build_plan(recipe), build_objective(recipe)
     schedule = DiscreteSchedule.from_config(dict(architecture.scheduler))
-    same = alike(recipe.plan.noise_sharing, recipe.group_size, recipe.rollout_batch)
-    volume = Volume.of(plan, schedule, groups=recipe.groups, group_size=recipe.group_size, alike=same)
+    own = recipe.groups // processes
+    distinct = starts(recipe.plan.noise_sharing, own, recipe.group_size, recipe.rollout_batch) * processes
+    volume = Volume.of(plan, schedule, groups=recipe.groups, group_size=recipe.group_size, starts=distinct)
     recorded = volume.recorded // volume.images
     cost = objective.forecast(volume)
     spec = lora_spec(recipe)

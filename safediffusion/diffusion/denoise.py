@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Literal, Protocol
 
 import torch
@@ -116,32 +117,31 @@ def denoise(
     *,
     record: bool | Literal["x0"] = False,
     grad: GradWindow | None = None,
-    alike: int = 1,
 ) -> tuple[Tensor, Transitions | None]:
     """Run the reverse process: clean latents [B, ...] and, with `record`, the stochastic steps.
 
     A pure function of (weights, cond, noise, plan); runs on the device of `cond`. Without `grad` nothing has a graph.
-    `record` "x0" keeps the clean latents predicted before each of them, too. `alike` rows in a row share their
-    conditioning and start: until the first stochastic step they are one, and computed once.
+    `record` "x0" keeps the clean latents predicted before each of them, too. Rows that follow each other with the same
+    initial noise and conditioning are one until the first stochastic step, and computed once.
     """
     schedule = denoiser.schedule
     grid, stochastic = schedule.grid(plan.steps).to(cond.device), plan.stochastic(schedule)
     if record and not stochastic:
         raise UserError("this plan has no stochastic step to record; give its dynamics noise (eta > 0 or level > 0)")
     stop = plan.steps if grad is None or grad.stop is None else grad.stop
-    whole, count = cond, len(cond)
-    cond, x = whole.take(torch.arange(0, count, alike)), noise.at(0, whole.device)[::alike]
+    first, row = _alike(noise, cond)
+    whole, cond, x = cond, cond.take(first), noise.at(0, cond.device)[first]
     seen: list[Transitions] = []
     for i in range(stop):
-        if i in stochastic and len(x) < count:
-            cond, x = whole, x.repeat_interleave(alike, 0)
+        if i in stochastic and len(x) < len(row):
+            cond, x = whole, x[row]
         with torch.set_grad_enabled(grad is not None and i >= stop - grad.last):
             t, t_next = grid[i].expand(len(x)), grid[i + 1].expand(len(x))
             prediction = denoiser.predict(
                 x, t, cond, guidance=plan.guidance, keep_unconditional_grad=plan.keep_unconditional_grad
             )
             if i == stop - 1 and stop < plan.steps:
-                return prediction.x0.repeat_interleave(count // len(x), 0), None
+                return prediction.x0 if len(x) == len(row) else prediction.x0[row], None
             step = plan.at(i).step(schedule, prediction, x, t, t_next)
             x_next = step.sample(noise.at(i + 1, cond.device)) if i in stochastic else step.mean
             if record and i in stochastic:
@@ -149,7 +149,17 @@ def denoise(
                 log_prob = step.log_prob(x_next)
                 seen.append(Transitions(x=x, x_next=x_next, t=t, t_next=t_next, log_prob=log_prob, x0=x0))
             x = x_next
-    return x.repeat_interleave(count // len(x), 0), _stack(seen) if record else None
+    return x if len(x) == len(row) else x[row], _stack(seen) if record else None
+
+
+def _alike(noise: Noise, cond: Conditioning) -> tuple[Tensor, Tensor]:
+    """Of rows that follow each other with one start and one conditioning the first [G], and each row's group [B]."""
+    new = torch.ones(len(cond), dtype=torch.bool)
+    if noise.start is not None:
+        new[1:] = torch.tensor([a != b for a, b in pairwise(noise.start)], dtype=torch.bool)
+        for value in cond.tensors.values():
+            new[1:] |= (value[1:] != value[:-1]).flatten(1).any(1).cpu()
+    return new.nonzero().flatten(), new.cumsum(0) - 1
 
 
 def _stack(seen: list[Transitions]) -> Transitions:

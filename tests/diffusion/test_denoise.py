@@ -185,15 +185,23 @@ def test_alike_rows_are_computed_once_until_the_first_noise(policy: Policy, guid
     plan = Plan(steps=6, guidance=guidance, dynamics=Ddim(1.0), window=(2, 4))
     sizes: list[int] = []
     seen = policy.backbone.network.register_forward_pre_hook(lambda _, given: sizes.append(len(given[0])))
-    apart, steps = denoise(policy, policy.encode(prompts), noise, plan, record=True)
+    one_by_one = [
+        denoise(policy, policy.encode(prompts[i : i + 1]), noise.take(torch.tensor([i])), plan)[0] for i in range(6)
+    ]
     sizes.clear()
-    once, same = denoise(policy, policy.encode(prompts), noise, plan, record=True, alike=3)
+    once, steps = denoise(policy, policy.encode(prompts), noise, plan, record=True)
     seen.remove()
     branches = 1 if guidance == 1.0 else 2
     assert sizes == [2 * branches] * 2 + [6 * branches] * 4
-    torch.testing.assert_close(once, apart, atol=1e-5, rtol=1e-4)
-    assert steps is not None and same is not None
-    torch.testing.assert_close(same.x, steps.x, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(once, torch.cat(one_by_one), atol=1e-5, rtol=1e-4)
+    assert steps is not None and torch.equal(steps.x[0, 0], steps.x[2, 0]) and len(steps.x) == 6
     assert not torch.equal(once[0], once[1])
-    end, _ = denoise(policy, policy.encode(prompts), noise, Plan(steps=3, dynamics=Ddim(0.0)), alike=3)
+    end, _ = denoise(policy, policy.encode(prompts), noise, Plan(steps=3, dynamics=Ddim(0.0)))
     assert len(end) == 6 and torch.equal(end[0], end[2]) and not torch.equal(end[0], end[3])
+
+
+def test_one_start_under_two_prompts_is_not_one_image(policy: Policy) -> None:
+    cond, noise = setup(policy)
+    shared = Noise(noise.keys, noise.shape, start=tuple((0, "one", 0) for _ in noise.keys))
+    latents, _ = denoise(policy, cond, shared, Plan(steps=3, dynamics=Ddim(0.0)))
+    assert torch.equal(shared.at(0)[0], shared.at(0)[1]) and not torch.equal(latents[0], latents[1])

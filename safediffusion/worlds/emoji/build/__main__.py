@@ -64,7 +64,7 @@ def decoded(folder: Path, pictures: np.ndarray) -> np.ndarray:
 
 
 def seen(folder: Path, samples: list[Sample], pictures: np.ndarray) -> np.ndarray:
-    """What the encoder reads besides rendered scenes: the first ones decoded, the next FORESEEN as a denoiser has them."""
+    """What the encoder reads besides scenes: the first ones decoded, the next FORESEEN as a denoiser has them."""
     cache, part = folder / "foreseen.npy", slice(DECODED, DECODED + FORESEEN)
     if not cache.exists():
         np.save(cache, foreseen.foreseen(folder / "pipeline", samples[part], pictures[part]))

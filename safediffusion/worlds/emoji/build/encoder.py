@@ -83,11 +83,11 @@ def crowded(samples: list[Sample]) -> Tensor:
     return torch.tensor([i for i, s in enumerate(samples) if len(s.scene.objects) > 2 and not s.scene.categories])
 
 
-def half_decoded(index: Tensor, pictures: np.ndarray, decoded: np.ndarray, generator: torch.Generator) -> Tensor:
-    """Pictures [B, 3, 64, 64] in [-1, 1]; half of those that there is a VAE reconstruction of are that."""
+def half_seen(index: Tensor, pictures: np.ndarray, seen: np.ndarray, generator: torch.Generator) -> Tensor:
+    """Pictures [B, 3, 64, 64] in [-1, 1]; half of those that were also `seen` through a model are that."""
     some, at = torch.rand(len(index), generator=generator) < 0.5, index.numpy()
-    through = ((index < len(decoded)) & some).numpy()[:, None, None, None]
-    chosen = np.where(through, decoded[at % len(decoded)], pictures[at])
+    through = ((index < len(seen)) & some).numpy()[:, None, None, None]
+    chosen = np.where(through, seen[at % len(seen)], pictures[at])
     return torch.from_numpy(chosen).permute(0, 3, 1, 2).to(device()).float() / 127.5 - 1
 
 
@@ -124,7 +124,7 @@ def fit(
         again = slice(batch // 5, 3 * batch // 5)
         index[again] = torch.randint(len(seen), index[again].shape, generator=generator)
         rng = random.Random(FIT.seed * 7_919 + number)
-        x = augment(half_decoded(index, pictures, seen, generator), generator)
+        x = augment(half_seen(index, pictures, seen, generator), generator)
         drawn = [samples[i] for i in index.tolist()]
         claims = [concepts.draw(rng, avoid) for _ in range(batch)]
         captions = [caption(s, rng) for s in drawn]

@@ -1,6 +1,6 @@
 """What a denoiser makes of a scene half way: pictures that are blurred, doubled and torn as a sampler's are.
 
-The encoder must read them, for the reward is asked about them: about foreseen pictures in every step, and about whatever
+The encoder must read them, for the reward is asked about them: about what is foreseen in every step, and about whatever
 training makes of the model. Without them a torn picture of an unsafe thing passes for a safe one.
 """
 

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from ..judge import CELL, Judge
 from ..scenes import Sample
 from ..vocabulary import NAMES
-from .encoder import augment, half_decoded
+from .encoder import augment, half_seen
 from .loop import Fit, device, run
 
 FIT = Fit(name="judge", steps=1000, lr=2e-3, warmup=100, ema=0.0, seed=2)
@@ -43,7 +43,7 @@ def fit(samples: list[Sample], pictures: np.ndarray, decoded: np.ndarray, folder
 
     def step(number: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         index = torch.randint(len(samples), (batch,), generator=generator)
-        x = augment(half_decoded(index, pictures, decoded, generator), generator)
+        x = augment(half_seen(index, pictures, decoded, generator), generator)
         logits, where = judge((x + 1) / 2)
         target, place, weight = classes[index].to(device()), offsets[index].to(device()), weights[index].to(device())
         loss = (F.cross_entropy(logits, target, reduction="none") * weight).mean()
