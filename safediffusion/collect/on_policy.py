@@ -186,14 +186,16 @@ class OnPolicy:
         return scores
 
     def _foresee(self, policy: Policy, part: Rollout, clock: Clock) -> list[dict[str, Tensor]]:
-        """For each recorded step the raw scores of the clean latents predicted before it."""
+        """For each recorded step before which a group differs the raw scores of the clean latents predicted then."""
         assert part.transitions is not None and part.transitions.x0 is not None
-        return [self._judge(policy, latents, part.prompts, clock) for latents in part.transitions.x0.unbind(1)]
+        differing = part.transitions.x0.unbind(1)[self._common :]
+        return [self._judge(policy, latents, part.prompts, clock) for latents in differing]
 
     def _value(self, foreseen: list[list[dict[str, Tensor]]], drawn: Drawn, step: int) -> Tensor:
         """[all processes' images, K] the reward foreseen before each step."""
-        by_step = zip(*foreseen, strict=True)
-        return torch.stack([self.credit.scalar(self._finish(_joined(raw), drawn, step)) for raw in by_step], 1)
+        found = [self.credit.scalar(self._finish(_joined(raw), drawn, step)) for raw in zip(*foreseen, strict=True)]
+        same = [torch.zeros(len(drawn.every))] * self._common
+        return torch.stack([*same, *found], 1)
 
     @staticmethod
     def _calibrate(scorer: Calibrated, terms: dict[str, Tensor], drawn: Drawn) -> None:
@@ -214,6 +216,11 @@ class OnPolicy:
         distinct = starts(self.noise_sharing, self.groups // self.fleet.world, self.group_size, self.rollout_batch)
         sizes = {"groups": self.groups, "group_size": self.group_size, "starts": distinct * self.fleet.world}
         return Volume.of(self.plan, policy.schedule, **sizes, record=self.record)
+
+    @property
+    def _common(self) -> int:
+        """Recorded steps before which the images of a group are still one."""
+        return int(self.noise_sharing != "fresh")
 
     @property
     def _foresees(self) -> bool:

@@ -120,7 +120,9 @@ def lora_spec(recipe: Recipe) -> LoraSpec | None:
     weights = recipe.weights
     if weights.kind == "full":
         return None
-    return LoraSpec(rank=weights.rank, alpha=weights.alpha, targets=weights.targets, seed=recipe.seed)
+    return LoraSpec(
+        rank=weights.rank, alpha=weights.alpha, targets=weights.targets, within=weights.within, seed=recipe.seed
+    )
 
 
 def build_plan(recipe: Recipe) -> Plan:

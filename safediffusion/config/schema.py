@@ -35,6 +35,9 @@ class WeightsConfig:
     targets: tuple[str, ...] = key(
         ("attention",), "what gets an adapter: attention, conv, ff, proj, or ends of layer names (lora)"
     )
+    within: tuple[str, ...] = key(
+        (), "only in these parts of the UNet, e.g. up_blocks.1; what comes before them needs no backward (lora)"
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

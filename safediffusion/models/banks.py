@@ -29,11 +29,16 @@ ADAPTER = "default"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoraSpec:
-    """What adapters to train. `targets` are group names (attention, conv, ff, proj) or the ends of module names."""
+    """What adapters to train.
+
+    `targets` are group names (attention, conv, ff, proj) or the ends of module names; `within`, where given, names the
+    parts of the network they must lie in. Nothing before the first adapted layer costs a backward pass.
+    """
 
     rank: int = 16
     alpha: float = 16.0  # the adapter's output is scaled by alpha / rank
     targets: tuple[str, ...] = ("attention",)
+    within: tuple[str, ...] = ()
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -43,10 +48,24 @@ class LoraSpec:
                 "rank and alpha must be above 0 and at least one target named"
             )
 
-    @property
-    def modules(self) -> tuple[str, ...]:
-        """The ends of module names, groups spelled out."""
-        return tuple(dict.fromkeys(end for target in self.targets for end in GROUPS.get(target, (target,))))
+    def layers(self, network: nn.Module) -> list[str]:
+        """The full names of the layers that get an adapter. UserError for a target or a part that matches none."""
+        names = [name for name, module in network.named_modules() if isinstance(module, nn.Linear | nn.Conv2d)]
+        for part in self.within:
+            if not any(f"{name}.".startswith(f"{part}.") for name in names):
+                starts = {".".join(name.split(".")[:2]) for name in names}
+                raise UserError(f"LoRA within '{part}' is no part of this model; {suggest(part, starts)}")
+        inside = [n for n in names if not self.within or any(f"{n}.".startswith(f"{p}.") for p in self.within)]
+        found: dict[str, None] = {}
+        for target in self.targets:
+            matched = [name for name in inside if _ends(name, target)]
+            if not matched:
+                where = f"within {', '.join(self.within)}" if self.within else "of this model"
+                known = {name.rpartition(".")[2] for name in inside}
+                known |= {group for group in GROUPS if any(_ends(name, group) for name in inside)}
+                raise UserError(f"LoRA target '{target}' matches no layer {where}; {suggest(target, known)}")
+            found |= dict.fromkeys(matched)
+        return list(found)
 
 
 class LoraBank:
@@ -58,9 +77,9 @@ class LoraBank:
 
     def __init__(self, network: nn.Module, spec: LoraSpec, *, frozen_dtype: torch.dtype | None = None) -> None:
         self.network, self.spec = network, spec
-        _check_targets(network, spec)
+        layers = spec.layers(network)
         _store(network.requires_grad_(False), frozen_dtype or torch.float32)
-        config = LoraConfig(r=spec.rank, lora_alpha=spec.alpha, target_modules=list(spec.modules))
+        config = LoraConfig(r=spec.rank, lora_alpha=spec.alpha, target_modules=layers)
         with torch.random.fork_rng(
             devices=[]
         ):  # peft draws initial values from the global generator; ours replace them
@@ -122,7 +141,8 @@ class LoraBank:
 
     def describe(self) -> dict[str, str]:
         spec = self.spec
-        return {"kind": "lora", "rank": str(spec.rank), "alpha": repr(spec.alpha), "targets": ",".join(spec.targets)}
+        chosen = {"targets": ",".join(spec.targets), "within": ",".join(spec.within)}
+        return {"kind": "lora", "rank": str(spec.rank), "alpha": repr(spec.alpha), **chosen}
 
     def state(self, which: Weights) -> dict[str, Tensor]:
         return _copies(self._parameters, self._current(which))
@@ -206,13 +226,8 @@ def _store(network: nn.Module, dtype: torch.dtype) -> None:
         parameter.data = parameter.data.to(dtype)
 
 
-def _check_targets(network: nn.Module, spec: LoraSpec) -> None:
-    names = [name for name, module in network.named_modules() if isinstance(module, nn.Linear | nn.Conv2d)]
-    for target in spec.targets:
-        ends = GROUPS.get(target, (target,))
-        if not any(f".{name}".endswith(f".{end}") for name in names for end in ends):
-            last = {name.rpartition(".")[2] for name in names} | GROUPS.keys()
-            raise UserError(f"LoRA target '{target}' matches no layer of this model; {suggest(target, last)}")
+def _ends(layer: str, target: str) -> bool:
+    return any(f".{layer}".endswith(f".{end}") for end in GROUPS.get(target, (target,)))
 
 
 def _copies(names: Mapping[str, object] | Sequence[str], tensors: Sequence[Tensor]) -> dict[str, Tensor]:

@@ -207,6 +207,25 @@ def test_foresight_scores_what_each_step_expected_before_it() -> None:
     assert torch.equal(items.advantage, scored.advantage.flatten())
 
 
+def test_what_a_group_has_in_common_is_not_foreseen() -> None:
+    """With one start a group does not differ before its first noise: nothing is decoded for that step."""
+    policy = tiny.policy(trained=True)
+    decoded: list[int] = []
+    seen = policy.backbone.pipe.vae.decoder.register_forward_pre_hook(  # type: ignore[attr-defined]
+        lambda _, given: decoded.append(len(given[0]))
+    )
+    steps = {}
+    for sharing in ("fresh", "group"):
+        decoded.clear()
+        collector = replace(training.collector(), noise_sharing=sharing, gae_lambda=0.0)
+        scored, measured = collector.collect(policy, 3)
+        steps[sharing] = sum(decoded) // 8
+        assert scored.advantage.shape == (8, 4) and scored.advantage[:, 0].abs().max() > 0
+        assert 0 < measured["foreseen"] < 1
+    seen.remove()
+    assert steps == {"fresh": 1 + 4, "group": 1 + 3}
+
+
 def test_step_advantages_need_recorded_steps() -> None:
     with pytest.raises(UserError, match="gives recorded steps their advantages"):
         replace(training.collector(), gae_lambda=1.0, record=False)

@@ -22,6 +22,7 @@ def test_every_key_of_the_method_arrives(folders: small.Folders) -> None:
     keys = [
         "weights.rank=3",
         "weights.alpha=6",
+        "weights.within=[up_blocks.0]",
         "plan.guidance=2.5",
         "plan.eta=0.7",
         "plan.keep_unconditional_grad=true",
@@ -33,7 +34,8 @@ def test_every_key_of_the_method_arrives(folders: small.Folders) -> None:
     recipe = load_recipe("emoji-steer", [*folders.small, *keys, "seed=7", "optimizer.lr=0.5", "scorers.clip=0.25"])
     experiment = build_experiment(recipe)
     trainer = experiment.trainer
-    assert trainer.policy.bank.describe() == {"kind": "lora", "rank": "3", "alpha": "6.0", "targets": "attention,ff"}
+    spec = {"kind": "lora", "rank": "3", "alpha": "6.0", "targets": "attention,ff", "within": "up_blocks.0"}
+    assert trainer.policy.bank.describe() == spec
     assert trainer.policy.allocated >= {Weights.EMA, Weights.REFERENCE}
     assert (trainer.ema, trainer.max_norm, trainer.micro, trainer.seed) == (0.8, None, 8, 7)
     group = trainer.optimizer.param_groups[0]

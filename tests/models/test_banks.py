@@ -43,6 +43,25 @@ def test_a_target_that_matches_nothing_is_refused() -> None:
         LoraSpec(rank=0)
 
 
+def test_adapters_can_be_kept_to_a_part_of_the_network() -> None:
+    unet = tiny.pipeline().unet
+    bank = LoraBank(unet, LoraSpec(rank=2, targets=("attention", "ff"), within=("up_blocks.0",)))
+    layers = adapted(bank)
+    assert layers and all(layer.startswith("up_blocks.0.") for layer in layers)
+    tracked: dict[str, bool] = {}
+    for name in ("mid_block", "up_blocks.0"):
+        module = unet.get_submodule(name)
+        module.register_forward_hook(lambda _, __, out, name=name: tracked.update({name: out.requires_grad}))
+    unet(torch.randn(2, 4, 8, 8), torch.tensor([3.0, 700.0]), torch.randn(2, 16, 16)).sample.sum().backward()
+    assert tracked == {"mid_block": False, "up_blocks.0": True}  # no backward pass before the first adapter
+    assert all(p.grad is not None for p in bank.parameters())
+    assert bank.describe()["within"] == "up_blocks.0"
+    with pytest.raises(UserError, match="LoRA within 'up_block' is no part of this model; did you mean 'up_blocks"):
+        LoraBank(tiny.pipeline().unet, LoraSpec(within=("up_block",)))
+    with pytest.raises(UserError, match="LoRA target 'conv_in' matches no layer within up_blocks.0"):
+        LoraBank(tiny.pipeline().unet, LoraSpec(targets=("conv_in",), within=("up_blocks.0",)))
+
+
 def test_adapters_start_as_nothing_and_only_they_are_trained() -> None:
     base, bank = tiny.pipeline().unet, lora("attention", "conv")
     x, t, text = torch.randn(2, 4, 8, 8), torch.tensor([3.0, 700.0]), torch.randn(2, 16, 16)
