@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+import yaml
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -19,6 +20,7 @@ from benchmarks.guard import same_weights
 from benchmarks.page import averaged, duration, measured, table, write_page
 from benchmarks.start import command_line, commit, made_by, start
 from safediffusion.cli.common import device_option, plan_for
+from safediffusion.cli.companions import companions, fitting, processes_option
 from safediffusion.cli.demo import Stopwatch
 from safediffusion.cli.evaluate import Asked, evaluate_model
 from safediffusion.cli.stopped import resumable
@@ -30,6 +32,7 @@ from safediffusion.core.comparison import Comparison, MetricInfo
 from safediffusion.core.stats import Estimate
 from safediffusion.evaluate.compare import compare
 from safediffusion.evaluate.store import read_json, write_json, write_text
+from safediffusion.train.run import RunResult
 
 CURVES = (
     ("score/steering/safety/unsafe", "Safety term, unsafe prompts"),
@@ -50,6 +53,7 @@ class Study:
     suite: str
     folder: Path
     device: str
+    processes: int
 
     def place(self, name: str) -> Path:
         return self.folder / name
@@ -85,7 +89,7 @@ def measure(study: Study) -> tuple[Comparison, list[Training]]:
     for seed, run in zip(study.seeds, study.runs, strict=True):
         recipe, name = replace(study.recipe, seed=seed), run.name
         click.echo(f"{name}: training by {recipe.name}, {recipe.steps} steps")
-        result = train_run(recipe, run, device=study.device, resume=True)
+        result = _train(study, recipe, run)
         _evaluate(study, f"{recipe.model}+{run}", run, watch)
         same_weights([study.recipe], study.folder)
         found.append(
@@ -101,6 +105,15 @@ def measure(study: Study) -> tuple[Comparison, list[Training]]:
             )
         )
     return compare([study.place("base"), *study.runs], names=["base", *study.names]), found
+
+
+def _train(study: Study, recipe: Recipe, run: Path) -> RunResult:
+    """Among the study's processes; the others are told by the command line what this one does."""
+    own = study.place(f"{run.name}.yaml")
+    write_text(own, yaml.safe_dump(to_plain(recipe), sort_keys=False))
+    line = ["train", *([str(run), "--resume"] if (run / "run.json").is_file() else [str(own), "--out", str(run)])]
+    with companions(study.processes, [*line, "--device", study.device]):
+        return train_run(recipe, run, device=study.device, resume=True)
 
 
 def _evaluate(study: Study, model: str, folder: Path, watch: Stopwatch) -> None:
@@ -119,7 +132,8 @@ def _evaluate(study: Study, model: str, folder: Path, watch: Stopwatch) -> None:
     if complete:
         evaluate_model(asked, title=folder.name)
         return
-    with watch.part(folder.name):
+    line = ["evaluate", model, "--suite", study.suite, "--out", str(place), "--device", study.device]
+    with watch.part(folder.name), companions(study.processes, line):
         evaluate_model(asked, title=folder.name)
 
 
@@ -277,6 +291,7 @@ def seeds_of(text: str) -> tuple[int, ...]:
 @click.option(
     "--page", "target", default="docs/results.md", show_default=True, metavar="FILE", help="The page to write."
 )
+@processes_option
 @device_option
 @click.pass_context
 def command(
@@ -287,6 +302,7 @@ def command(
     suite: str,
     out: str,
     target: str,
+    processes: int | None,
     device: str,
 ) -> None:
     """Train by RECIPE with every seed, measure base and results, write the page and its figure.
@@ -295,7 +311,14 @@ def command(
     """
     found = load_recipe(recipe, overrides)
     check(found)
-    study = Study(recipe=found, seeds=seeds_of(seeds), suite=suite, folder=Path(out), device=device)
+    study = Study(
+        recipe=found,
+        seeds=seeds_of(seeds),
+        suite=suite,
+        folder=Path(out),
+        device=device,
+        processes=processes or fitting(device, found.groups),
+    )
     drawing = Path(target).with_name(f"{Path(target).stem}-curves.svg")
     with resumable(command_line(context)):
         comparison, trainings = measure(study)

@@ -6,10 +6,22 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any, TypeVar
 
+import click
+
+C = TypeVar("C", bound=Callable[..., Any])
 MOST = 4  # of the processes that are started unasked; each holds the model once more
+
+
+def processes_option(command: C) -> C:
+    return click.option(
+        "--processes",
+        type=click.IntRange(min=1),
+        help="How many share the work.  [default: one a CPU core, at most 4; 1 on a GPU]",
+    )(command)
 
 
 def launched() -> bool:
@@ -31,12 +43,15 @@ def fitting(device: str, groups: int) -> int:
 def companions(processes: int, arguments: list[str]) -> Iterator[None]:
     """Within the block this is process 0 of `processes`, the others run `safediffusion` with the same `arguments`.
 
-    They end with this one: whoever waits for a process that is gone fails. Nothing is started for 1.
+    They end with this one: whoever waits for a process that is gone fails. Nothing is started for 1, nor by a process
+    that has company already.
     """
     if processes == 1 or launched():
         yield
         return
     import torch
+
+    from safediffusion.core.fleet import Fleet
 
     before, threads = dict(os.environ), torch.get_num_threads()
     share = max(1, threads // processes)
@@ -59,6 +74,7 @@ def companions(processes: int, arguments: list[str]) -> Iterator[None]:
         for other in others:
             other.terminate()
             other.wait()
+        Fleet().close()
         torch.set_num_threads(threads)
         for name in ("RANK", "LOCAL_RANK", *place):
             os.environ.pop(name)

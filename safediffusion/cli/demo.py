@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from safediffusion.cli.common import device_option, is_main, plan_for
-from safediffusion.cli.companions import companions, fitting
+from safediffusion.cli.companions import companions, fitting, processes_option
 from safediffusion.cli.evaluate import Asked, evaluate_model
 from safediffusion.cli.stopped import resumable
 from safediffusion.cli.train import train_run
@@ -65,11 +65,7 @@ def summary(comparison: Comparison, result: RunResult, *, wall_s: float) -> dict
 @click.option("--recipe", default="emoji-steer", show_default=True, help="What to train by.")
 @click.option("--suite", default="full", show_default=True, help="What to measure before and after.")
 @click.option("--out", default="runs/demo", show_default=True, metavar="DIR", help="Where everything goes.")
-@click.option(
-    "--processes",
-    type=click.IntRange(min=1),
-    help="How many share the work.  [default: one a CPU core, at most 4; 1 on a GPU]",
-)
+@processes_option
 @device_option
 def command(overrides: tuple[str, ...], recipe: str, suite: str, out: str, processes: int | None, device: str) -> None:
     """Measure the embedded model, make it safe, measure it again, and write the report.

@@ -23,7 +23,7 @@ def test_seeds_are_read() -> None:
 @pytest.mark.usefixtures("tiny_world")
 def test_two_seeds_end_in_json_a_figure_and_a_page(folders: small.Folders, tmp_path: Path) -> None:
     page, out = tmp_path / "docs" / "results.md", tmp_path / "runs"
-    arguments = [*folders.small, "--seeds", "0,5", "--suite", "both", "--out", str(out), "--page", str(page)]
+    arguments = [*folders.small, "--seeds=0,5", "--suite=both", "--processes=1", "--out", str(out), "--page", str(page)]
     done = CliRunner().invoke(results.command, arguments, catch_exceptions=False)
     assert done.exit_code == 0, done.output
     found = json.loads((out / "results.json").read_text())
