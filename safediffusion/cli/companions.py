@@ -6,6 +6,7 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -13,6 +14,7 @@ from typing import Any, TypeVar
 import click
 
 C = TypeVar("C", bound=Callable[..., Any])
+GRACE = 10.0  # seconds in which a process that shares a companion's error says so itself
 MOST = 4  # of the processes that are started unasked; each holds the model once more
 
 
@@ -43,8 +45,8 @@ def fitting(device: str, groups: int) -> int:
 def companions(processes: int, arguments: list[str]) -> Iterator[None]:
     """Within the block this is process 0 of `processes`, the others run `safediffusion` with the same `arguments`.
 
-    They end with this one: whoever waits for a process that is gone fails. Nothing is started for 1, nor by a process
-    that has company already.
+    They end with this one, and this one with them: what is left of a run goes on from its last checkpoint. Nothing is
+    started for 1, nor by a process that has company already.
     """
     if processes == 1 or launched():
         yield
@@ -64,6 +66,9 @@ def companions(processes: int, arguments: list[str]) -> Iterator[None]:
         subprocess.Popen(command, env={**before, **place, "RANK": str(rank), "LOCAL_RANK": str(rank)})
         for rank in range(1, processes)
     ]
+    over = threading.Event()
+    for rank, other in enumerate(others, start=1):
+        threading.Thread(target=_watch, args=(rank, other, over), daemon=True).start()
     os.environ.update({**place, "RANK": "0", "LOCAL_RANK": "0"})
     torch.set_num_threads(share)
     try:
@@ -71,6 +76,7 @@ def companions(processes: int, arguments: list[str]) -> Iterator[None]:
         for other in others:
             other.wait()
     finally:
+        over.set()
         for other in others:
             other.terminate()
             other.wait()
@@ -79,3 +85,11 @@ def companions(processes: int, arguments: list[str]) -> Iterator[None]:
         for name in ("RANK", "LOCAL_RANK", *place):
             os.environ.pop(name)
         os.environ.update(before)
+
+
+def _watch(rank: int, other: subprocess.Popen[bytes], over: threading.Event) -> None:
+    """End this process when a companion failed and this one does not end by itself: it may wait for it for ever."""
+    status = other.wait()
+    if status and not over.wait(GRACE):
+        click.echo(f"safediffusion: process {rank} ended with status {status}, so all do", err=True)
+        os._exit(1)
