@@ -35,10 +35,11 @@ def fitting(device: str, groups: int) -> int:
     """How many processes to share a run of `groups` a step among on this machine: 1 on an accelerator."""
     import torch
 
+    from safediffusion.core.provenance import cores
+
     if device not in ("auto", "cpu") or (device == "auto" and torch.cuda.is_available()):
         return 1
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(count for count in range(1, MOST + 1) if count == 1 or (count <= cores and groups % count == 0))
+    return max(count for count in range(1, min(MOST, cores()) + 1) if groups % count == 0)
 
 
 @contextmanager

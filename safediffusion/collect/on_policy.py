@@ -28,14 +28,14 @@ from safediffusion.scorers.base import Calibrated, ImageBatch, Scorer, finish_sc
 Sharing = Literal["fresh", "group", "all"]
 
 
-def starts(sharing: Sharing, groups: int, group_size: int, rollout_batch: int) -> int:
-    """Of the images of one process, sampled `rollout_batch` at a time, those that differ before the first noise."""
+def starts(sharing: Sharing, groups: int, group_size: int, *, rollout_batch: int, processes: int) -> int:
+    """Of all images those that differ before the first noise, where each process samples `rollout_batch` at a time."""
     if sharing == "fresh":
         return groups * group_size
-    total = groups * group_size
-    return sum(
-        (min(start + rollout_batch, total) - 1) // group_size - start // group_size + 1
-        for start in range(0, total, rollout_batch)
+    own = groups // processes * group_size
+    return processes * sum(
+        (min(start + rollout_batch, own) - 1) // group_size - start // group_size + 1
+        for start in range(0, own, rollout_batch)
     )
 
 
@@ -213,9 +213,9 @@ class OnPolicy:
         return dict(zip(scores, rows.unbind(1), strict=True))
 
     def volume(self, policy: Policy) -> Volume:
-        distinct = starts(self.noise_sharing, self.groups // self.fleet.world, self.group_size, self.rollout_batch)
-        sizes = {"groups": self.groups, "group_size": self.group_size, "starts": distinct * self.fleet.world}
-        return Volume.of(self.plan, policy.schedule, **sizes, record=self.record)
+        sizes = {"groups": self.groups, "group_size": self.group_size}
+        distinct = starts(self.noise_sharing, **sizes, rollout_batch=self.rollout_batch, processes=self.fleet.world)
+        return Volume.of(self.plan, policy.schedule, **sizes, starts=distinct, record=self.record)
 
     @property
     def _common(self) -> int:

@@ -63,8 +63,13 @@ def forecast(recipe: Recipe, *, processes: int = 1) -> Forecast:
     architecture = read_architecture(recipe.model)
     plan, objective = build_plan(recipe), build_objective(recipe)
     schedule = DiscreteSchedule.from_config(dict(architecture.scheduler))
-    own = recipe.groups // processes
-    distinct = starts(recipe.plan.noise_sharing, own, recipe.group_size, recipe.rollout_batch) * processes
+    distinct = starts(
+        recipe.plan.noise_sharing,
+        recipe.groups,
+        recipe.group_size,
+        rollout_batch=recipe.rollout_batch,
+        processes=processes,
+    )
     volume = Volume.of(plan, schedule, groups=recipe.groups, group_size=recipe.group_size, starts=distinct)
     recorded = volume.recorded // volume.images
     cost = objective.forecast(volume)

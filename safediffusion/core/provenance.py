@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
+import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,11 @@ def source() -> dict[str, str | bool | None]:
         return {"commit": None, "dirty": None}
     status = _git(here.parent, "status", "--porcelain", "--untracked-files=no")
     return {"commit": _git(here.parent, "rev-parse", "HEAD"), "dirty": None if status is None else bool(status)}
+
+
+def cores() -> int:
+    """The CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 
 
 def machine(device: torch.device) -> dict[str, str | int]:

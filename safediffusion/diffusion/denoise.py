@@ -130,18 +130,18 @@ def denoise(
         raise UserError("this plan has no stochastic step to record; give its dynamics noise (eta > 0 or level > 0)")
     stop = plan.steps if grad is None or grad.stop is None else grad.stop
     first, row = _alike(noise, cond)
-    whole, cond, x = cond, cond.take(first), noise.at(0, cond.device)[first]
+    whole, cond, x = cond, cond.take(first), noise.take(first).at(0, cond.device)
     seen: list[Transitions] = []
     for i in range(stop):
-        if i in stochastic and len(x) < len(row):
-            cond, x = whole, x[row]
+        if i in stochastic:
+            cond, x = whole, _spread(x, row)
         with torch.set_grad_enabled(grad is not None and i >= stop - grad.last):
             t, t_next = grid[i].expand(len(x)), grid[i + 1].expand(len(x))
             prediction = denoiser.predict(
                 x, t, cond, guidance=plan.guidance, keep_unconditional_grad=plan.keep_unconditional_grad
             )
             if i == stop - 1 and stop < plan.steps:
-                return prediction.x0 if len(x) == len(row) else prediction.x0[row], None
+                return _spread(prediction.x0, row), None
             step = plan.at(i).step(schedule, prediction, x, t, t_next)
             x_next = step.sample(noise.at(i + 1, cond.device)) if i in stochastic else step.mean
             if record and i in stochastic:
@@ -149,7 +149,7 @@ def denoise(
                 log_prob = step.log_prob(x_next)
                 seen.append(Transitions(x=x, x_next=x_next, t=t, t_next=t_next, log_prob=log_prob, x0=x0))
             x = x_next
-    return x if len(x) == len(row) else x[row], _stack(seen) if record else None
+    return _spread(x, row), _stack(seen) if record else None
 
 
 def _alike(noise: Noise, cond: Conditioning) -> tuple[Tensor, Tensor]:
@@ -160,6 +160,11 @@ def _alike(noise: Noise, cond: Conditioning) -> tuple[Tensor, Tensor]:
         for value in cond.tensors.values():
             new[1:] |= (value[1:] != value[:-1]).flatten(1).any(1).cpu()
     return new.nonzero().flatten(), new.cumsum(0) - 1
+
+
+def _spread(value: Tensor, row: Tensor) -> Tensor:
+    """[B, ...] of a value of each group [G, ...]; one of each row [B, ...] as it is."""
+    return value if len(value) == len(row) else value[row]
 
 
 def _stack(seen: list[Transitions]) -> Transitions:

@@ -44,6 +44,11 @@ def test_a_recipe_runs_two_steps_and_costs_what_was_forecast(name: str, folders:
     assert found == (expected.images, expected.forwards, expected.backwards)
 
 
+def test_the_long_recipe_is_the_demo_for_longer() -> None:
+    short, long = (to_plain(load_recipe(name)) for name in ("emoji-steer", "emoji-steer-long"))
+    assert {key for key in short if short[key] != long[key]} == {"name", "about", "steps", "evaluation"}
+
+
 def test_the_forecast_of_the_released_recipe_is_the_paper_s_volume() -> None:
     """7.68 M sampled and 7.53 M trained sample-steps, each doubled by guidance; one more pass is ours."""
     expected = forecast(load_recipe("r1-released"), processes=8)

@@ -8,6 +8,7 @@ import torch
 from safediffusion.credit.foresight import by_step, explained
 
 GROUP = torch.tensor([0, 0, 1, 1])
+SIZE = 8
 
 
 def test_what_was_foreseen_is_taken_off_with_the_least_squares_slope() -> None:
@@ -41,30 +42,29 @@ def test_the_level_of_a_group_does_not_matter() -> None:
         torch.testing.assert_close(by_step(advantage, foreseen, GROUP, lam), by_step(advantage, moved, GROUP, lam))
 
 
+def walk(seed: int, *scales: float) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """A walk of two steps with its end as the reward: both steps, the advantage, the group; 4,000 groups of SIZE."""
+    drawn = torch.randn(2, 4000 * SIZE, generator=torch.Generator().manual_seed(seed))
+    first, second = drawn * torch.tensor(scales)[:, None]
+    reward = (first + second).view(-1, SIZE)
+    group = torch.arange(4000).repeat_interleave(SIZE)
+    return first, second, (reward - reward.mean(1, keepdim=True)).flatten(), group
+
+
 def test_the_policy_gradient_stays_and_its_variance_falls() -> None:
-    """A walk of two steps with its end as the reward: d E[reward] / d(mean of step 2) is 1, whatever step 1 did."""
-    generator = torch.Generator().manual_seed(1)
-    groups, size = 4000, 8
-    first, second = torch.randn(2, groups * size, generator=generator) * torch.tensor([[2.0], [1.0]])
-    group = torch.arange(groups).repeat_interleave(size)
-    reward = (first + second).view(groups, size)
-    advantage = (reward - reward.mean(1, keepdim=True)).flatten()
+    """d E[reward] / d(mean of step 2) is 1, whatever step 1 did."""
+    first, second, advantage, group = walk(1, 2.0, 1.0)
     with_baseline = by_step(advantage, first[:, None], group, 1.0)[:, 0]
     plain, better = advantage * second, with_baseline * second  # A times the score of step 2
-    shrunk = 1 - 1 / size  # a mean over the group that contains the image itself
+    shrunk = 1 - 1 / SIZE  # a mean over the group that contains the image itself
     assert plain.mean().item() == pytest.approx(shrunk, abs=0.05)
     assert better.mean().item() == pytest.approx(shrunk, abs=0.05)
     assert better.var().item() < 0.5 * plain.var().item()  # in theory 2 against 6
 
 
 def test_less_lambda_takes_the_noise_of_later_steps_off() -> None:
-    """The same walk: what is foreseen after step 1 is all that step 1 can answer for."""
-    generator = torch.Generator().manual_seed(2)
-    groups, size = 4000, 8
-    first, second = torch.randn(2, groups * size, generator=generator) * torch.tensor([[1.0], [2.0]])
-    group = torch.arange(groups).repeat_interleave(size)
-    reward = (first + second).view(groups, size)
-    advantage = (reward - reward.mean(1, keepdim=True)).flatten()
+    """What is foreseen after step 1 is all that step 1 can answer for."""
+    first, _, advantage, group = walk(2, 1.0, 2.0)
     foreseen = torch.stack([torch.zeros_like(first), first], 1)  # before step 1, and between the steps
     exact, less = (by_step(advantage, foreseen, group, lam)[:, 0] * first for lam in (1.0, 0.0))
     assert less.mean().item() == pytest.approx(exact.mean().item(), abs=0.05)

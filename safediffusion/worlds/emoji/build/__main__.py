@@ -58,7 +58,7 @@ def decoded(folder: Path, pictures: np.ndarray) -> np.ndarray:
         for index in torch.split(torch.arange(DECODED), 100):
             posterior = model.encode(vae.pixels(pictures, index)).latent_dist
             y = model.decode(posterior.sample(torch.Generator().manual_seed(int(index[0])))).sample
-            out.append(((y.clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).cpu().numpy())
+            out.append(vae.to_bytes(y / 2 + 0.5))
         np.save(cache, np.concatenate(out))
     return np.asarray(np.load(cache))
 

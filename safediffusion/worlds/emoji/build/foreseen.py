@@ -13,14 +13,17 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from diffusers import StableDiffusionPipeline
-from torch import Tensor, nn
+from torch import nn
+
+from safediffusion.core.prompt import Prompt
+from safediffusion.diffusion.schedule import add_noise
+from safediffusion.models.load import load_policy
 
 from ..captions import caption
 from ..scenes import Sample
-from . import vae as autoencoder
+from .floors import as_images
 from .loop import device
-from .text import text_ids
+from .vae import to_bytes
 
 SEED = 7
 TIMES = (60, 800)  # of the noise a scene is seen through
@@ -30,22 +33,18 @@ JITTER = 0.5  # at most, of a tensor's own spread: half of the batches are drawn
 @torch.no_grad()
 def foreseen(folder: Path, samples: list[Sample], pictures: np.ndarray, *, batch: int = 50) -> np.ndarray:
     """x0 as the pipeline in `folder` predicts it from each noised picture, uint8 like `pictures` [N, 64, 64, 3]."""
-    pipe = StableDiffusionPipeline.from_pretrained(folder, torch_dtype=torch.float32, safety_checker=None).to(device())
-    bars = pipe.scheduler.alphas_cumprod.to(device())
-    rng, generator = random.Random(SEED), torch.Generator().manual_seed(SEED)
+    policy = load_policy(str(folder), device=device())
+    backbone, rng, generator = policy.backbone, random.Random(SEED), torch.Generator().manual_seed(SEED)
     out = []
-    for number, index in enumerate(torch.split(torch.arange(len(samples)), batch)):
-        x0 = pipe.vae.encode(autoencoder.pixels(pictures, index)).latent_dist.mean * pipe.vae.config.scaling_factor
-        t = torch.randint(*TIMES, (len(index),), generator=generator)
+    for number, start in enumerate(range(0, len(samples), batch)):
+        drawn = slice(start, start + batch)
+        x0 = backbone.to_latents(as_images(pictures[drawn]).to(policy.device))
+        t = torch.randint(*TIMES, (len(x0),), generator=generator).to(x0.device).float()
         noise = torch.randn(x0.shape, generator=generator).to(x0.device)
-        a, s = (b.sqrt().view(-1, 1, 1, 1) for b in (bars[t], 1 - bars[t]))
-        ids = text_ids(pipe.tokenizer, [caption(samples[i], rng) for i in index.tolist()]).to(device())
-        states = pipe.text_encoder(ids)[0]
-        with _jittered(pipe.unet, JITTER * rng.random() * (number % 2), generator):
-            x = a * x0 + s * noise
-            clean = a * x - s * pipe.unet(x, t.to(device()), states, return_dict=False)[0]
-        y: Tensor = pipe.vae.decode(clean / pipe.vae.config.scaling_factor).sample
-        out.append(((y.clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).cpu().numpy())
+        cond = policy.encode([Prompt(id="", text=caption(sample, rng)) for sample in samples[drawn]])
+        with _jittered(backbone.network, JITTER * rng.random() * (number % 2), generator):
+            clean = policy.predict(add_noise(policy.schedule, x0, noise, t), t, cond).x0
+        out.append(to_bytes(policy.decode(clean)))
     return np.concatenate(out)
 
 
