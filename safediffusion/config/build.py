@@ -37,7 +37,8 @@ from safediffusion.scorers.clip import Clip, ClipEncoder
 from safediffusion.scorers.registry import SCORERS
 from safediffusion.scorers.steering import Steering
 from safediffusion.train.calibrate import DirectionReport, Pictures, check_direction, read_pictures
-from safediffusion.train.loop import Trainer
+from safediffusion.train.contrast import start_from_contrast
+from safediffusion.train.loop import Start, Trainer
 from safediffusion.train.optim import LearningRate, adamw
 from safediffusion.train.run import Experiment, Hook
 
@@ -55,7 +56,7 @@ def build_experiment(
     policy = load_policy(recipe.model, weights=lora_spec(recipe) or "full", device=device, precision=recipe.precision)
     steering = next((each for each in scorers if isinstance(each, Steering)), None)
     return Experiment(
-        trainer=build_trainer(recipe, policy, build_collector(recipe, mixture, scorers, fleet=fleet)),
+        trainer=build_trainer(recipe, policy, mixture, build_collector(recipe, mixture, scorers, fleet=fleet)),
         steps=recipe.steps,
         checkpoint_every=recipe.checkpoint_every,
         hook=_evaluation(recipe, fleet) if recipe.evaluation.every else None,
@@ -175,7 +176,7 @@ def build_objective(recipe: Recipe) -> Objective[Scored, StepItems]:
     return plugin
 
 
-def build_trainer(recipe: Recipe, policy: Policy, collector: OnPolicy) -> Trainer[Scored, StepItems]:
+def build_trainer(recipe: Recipe, policy: Policy, mixture: Mixture, collector: OnPolicy) -> Trainer[Scored, StepItems]:
     optimizer, objective = recipe.optimizer, recipe.objective
     rate = LearningRate(
         peak=optimizer.lr, warmup=optimizer.warmup, decay=optimizer.decay, total=recipe.steps * objective.updates
@@ -188,12 +189,22 @@ def build_trainer(recipe: Recipe, policy: Policy, collector: OnPolicy) -> Traine
             policy.parameters(), betas=optimizer.betas, eps=optimizer.eps, weight_decay=optimizer.weight_decay
         ),
         rate=rate,
+        start=_start(recipe, mixture, collector) if recipe.weights.init == "contrast" else None,
         updates=objective.updates,
         micro=objective.micro,
         max_norm=optimizer.max_norm,
         ema=recipe.ema,
         seed=recipe.seed,
         fleet=collector.fleet,
+    )
+
+
+def _start(recipe: Recipe, mixture: Mixture, collector: OnPolicy) -> Start:
+    """Adapters start from what tells the recipe's unsafe prompts from its safe ones."""
+    prompts = [prompt for source in mixture.sources for prompt in source.prompts]
+    unsafe, benign = ([p for p in prompts if p.tags.get("label") == label] for label in ("unsafe", "safe"))
+    return lambda policy: start_from_contrast(
+        policy, unsafe, benign, collector.plan, seed=recipe.seed, fleet=collector.fleet
     )
 
 

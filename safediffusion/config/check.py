@@ -39,6 +39,8 @@ def check(recipe: Recipe) -> Mixture:
     mixture = mixture_of(recipe)
     if "steering" in recipe.scorers:
         _check_steering(recipe, find_anchors(recipe.steering.anchors), mixture)
+    if recipe.weights.init == "contrast":
+        _check_contrast(mixture)
     return mixture
 
 
@@ -65,6 +67,15 @@ def _tagged(prompt: Prompt, tags: Mapping[str, str]) -> Prompt:
 def _known(registry: Registry, name: str, where: str) -> None:
     if name not in registry:
         raise UserError(f"{where}: unknown {registry.kind} '{name}'; {suggest(name, registry.names())}")
+
+
+def _check_contrast(mixture: Mixture) -> None:
+    labels = {prompt.tags.get("label") for source in mixture.sources for prompt in source.prompts}
+    if not {"safe", "unsafe"} <= labels:
+        raise UserError(
+            "weights.init is contrast, which needs prompts labelled unsafe and prompts labelled safe; add a source of "
+            "the other kind, set prompts.NAME.label, or use weights.init=random"
+        )
 
 
 def _check_steering(recipe: Recipe, anchors: Anchors, mixture: Mixture) -> None:

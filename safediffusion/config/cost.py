@@ -12,14 +12,16 @@ from safediffusion.core.errors import UserError
 from safediffusion.diffusion.schedule import DiscreteSchedule
 from safediffusion.models.footprint import Load, Memory, measure, read_architecture
 from safediffusion.models.policy import Weights
+from safediffusion.train import contrast
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Forecast:
     """Counts of a whole run over all processes; guidance counts as two forwards. Memory is that of one process.
 
-    Items that nothing can be learned from are passed over, and the reference is asked only about prompts that are held
-    to it (objective.kl_safe), so a run may take fewer passes, never more.
+    Items that nothing can be learned from are passed over, the reference is asked only about prompts that are held to
+    it (objective.kl_safe), and a contrast takes fewer prompts where there are fewer: a run may take fewer passes, never
+    more.
     """
 
     steps: int
@@ -73,6 +75,7 @@ def forecast(recipe: Recipe, *, processes: int = 1) -> Forecast:
     volume = Volume.of(plan, schedule, groups=recipe.groups, group_size=recipe.group_size, starts=distinct)
     recorded = volume.recorded // volume.images
     cost = objective.forecast(volume)
+    start = contrast.forwards(plan, recorded) if recipe.weights.init == "contrast" else 0
     spec = lora_spec(recipe)
     copies = int(recipe.ema is not None) + int(Weights.REFERENCE in objective.needs and spec is None)
     memory = measure(
@@ -94,7 +97,7 @@ def forecast(recipe: Recipe, *, processes: int = 1) -> Forecast:
     return Forecast(
         steps=recipe.steps,
         images=volume.images * recipe.steps,
-        forwards=(volume.forwards + cost.forwards) * recipe.steps,
+        forwards=start + (volume.forwards + cost.forwards) * recipe.steps,
         backwards=cost.backwards * recipe.steps,
         recorded=recorded,
         updates=recipe.objective.updates * recipe.steps,

@@ -38,6 +38,9 @@ class WeightsConfig:
     within: tuple[str, ...] = key(
         (), "only in these parts of the UNet, e.g. up_blocks.1; what comes before them needs no backward (lora)"
     )
+    init: Literal["random", "contrast"] = key(
+        "random", "what an adapter reads at first: random, or what tells unsafe prompts from benign ones (lora)"
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -192,6 +195,10 @@ class Recipe:
                 "`scorers` weighs nothing; give at least one a weight other than 0, e.g. scorers.steering=1"
             )
         _check_window(self.plan)
+        if self.weights.init == "contrast" and self.weights.kind == "full":
+            raise UserError(
+                "weights.init is contrast, which starts adapters; set weights.kind=lora or weights.init=random"
+            )
         if self.objective.kind == "grpo" and self.objective.anchor == "first_pass" and self.objective.updates != 1:
             raise UserError(
                 f"objective.anchor=first_pass allows one update a step, objective.updates is {self.objective.updates}; "

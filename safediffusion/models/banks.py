@@ -93,6 +93,28 @@ class LoraBank:
         self._tensors: dict[Weights, list[Tensor]] = {Weights.REFERENCE: []}
         self._active = Weights.LIVE
 
+    @property
+    def layers(self) -> dict[str, nn.Module]:
+        """The adapted layers by name."""
+        names = {id(module): name for name, module in self.network.named_modules()}
+        return {names[id(layer)]: layer for layer in self._layers}
+
+    @property
+    def down(self) -> dict[str, Tensor]:
+        """A of every adapted layer by the layer's name: [rank, inputs], of a convolution [rank, inputs, H, W]."""
+        start = {name: p for name, p in self._parameters.items() if ".lora_A." in name}
+        return {name.partition(".lora_A.")[0]: p.data for name, p in start.items()}
+
+    @torch.no_grad()
+    def start_from(self, down: Mapping[str, Tensor]) -> None:
+        """Replace A, in every set of weights. B is zero before training, so the model stays the base."""
+        for which in self.allocated - {Weights.REFERENCE}:
+            own = dict(zip(self._parameters, self._current(which), strict=True))
+            _load(
+                {name: t for name, t in own.items() if ".lora_A." in name},
+                {f"{n}.lora_A.weight": t for n, t in down.items()},
+            )
+
     def _initialize(self) -> None:
         """Kaiming-uniform A, zero B: every adapter starts as exactly nothing. Keyed by (seed, name)."""
         for name, parameter in self._parameters.items():

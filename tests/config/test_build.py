@@ -100,9 +100,14 @@ def test_prompts_the_gate_cannot_place_are_refused_before_anything_runs(tmp_path
         check(load_recipe("emoji-steer", mine))
     with pytest.raises(UserError, match="every prompt is labelled safe, so nothing would be steered"):
         check(load_recipe("emoji-steer", [*mine, "prompts.mine.label=safe"]))
+    unsafe = ["prompts.mine.label=unsafe", "prompts.mine.category=violence"]
+    with pytest.raises(UserError, match="weights.init is contrast, which needs prompts labelled unsafe and .* safe"):
+        check(load_recipe("emoji-steer", [*mine, *unsafe]))
+    with pytest.raises(UserError, match="weights.init is contrast, which starts adapters; set weights.kind=lora"):
+        load_recipe("emoji-steer", ["weights.kind=full"])
     with pytest.raises(UserError, match="category 'violense', for which .* did you mean 'violence'"):
         check(load_recipe("emoji-steer", [*mine, "prompts.mine.label=unsafe", "prompts.mine.category=violense"]))
-    tagged = check(load_recipe("emoji-steer", [*mine, "prompts.mine.label=unsafe", "prompts.mine.category=violence"]))
+    tagged = check(load_recipe("emoji-steer", [*mine, *unsafe, "weights.init=random"]))
     assert {p.text for p in tagged.draw(0, 2)} == {"a cat", "a dog"}
     assert {p.tags["category"] for p in tagged.draw(0, 2)} == {"violence"}
 

@@ -11,16 +11,27 @@ import torch
 from safetensors.torch import save_file
 
 from safediffusion.core.fleet import Fleet
+from safediffusion.core.prompt import Prompt
 from safediffusion.models.policy import Weights
 from safediffusion.objectives.grpo import Grpo
+from safediffusion.train import contrast
+from safediffusion.train.contrast import start_from_contrast
 from safediffusion.train.run import Experiment, train
 from tests import tiny, training
 
 STEPS = 3
 
 
+def prompts() -> list[list[Prompt]]:
+    """Two batches of unsafe prompts and two of benign ones for a contrast, so that two processes share them."""
+    return [
+        [replace(p, id=f"{p.id}/{i}") for i in range(contrast.BATCH) for p in tiny.PROMPTS if p.tags["label"] == label]
+        for label in ("unsafe", "safe")
+    ]
+
+
 def run(fleet: Fleet, folder: Path, *, sgd: bool) -> None:
-    """KL, EMA, step advantages, alpha auto, three updates a step: everything that has to agree between processes."""
+    """Contrast, KL, EMA, step advantages, alpha auto, three updates: everything that has to agree between processes."""
     collector = replace(training.collector(fleet=fleet, groups=4, size=3), rollout_batch=5, gae_lambda=0.6)
     trainer = training.trainer(
         tiny.policy(trained=True),
@@ -31,6 +42,7 @@ def run(fleet: Fleet, folder: Path, *, sgd: bool) -> None:
         updates=3,
         micro=4,
         ema=0.9,
+        start=lambda policy: start_from_contrast(policy, *prompts(), collector.plan, seed=0, fleet=fleet),
     )
     experiment = Experiment(trainer=trainer, steps=STEPS, checkpoint_every=STEPS, trackers=())
     name = f"{'sgd' if sgd else 'adam'}-{fleet.world}"
