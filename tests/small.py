@@ -22,7 +22,7 @@ class Folders:
     def small(self) -> list[str]:
         """And with few pictures, few steps and no log but metrics.jsonl."""
         size = ["groups=2", "group_size=2", "rollout_batch=4", "objective.micro=8", "steps=2", "log=[]"]
-        return [*self.keys, *size, "plan.steps=3", "plan.window=[0,2]", "weights.within=[]"]
+        return [*self.keys, *size, "plan.steps=3", "plan.window=[0,2]", "weights.rank=2", "weights.within=[]"]
 
 
 def folders(folder: Path) -> Folders:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from safediffusion.config.names import find_anchors
 from safediffusion.config.schema import Recipe, SteeringConfig
 from safediffusion.core.digest import sha256
 from safediffusion.core.fleet import Fleet
+from safediffusion.core.prompt import Prompt
 from safediffusion.core.provenance import weight_hashes
 from safediffusion.credit.base import Credit
 from safediffusion.credit.registry import CREDITS
@@ -37,8 +39,8 @@ from safediffusion.scorers.clip import Clip, ClipEncoder
 from safediffusion.scorers.registry import SCORERS
 from safediffusion.scorers.steering import Steering
 from safediffusion.train.calibrate import DirectionReport, Pictures, check_direction, read_pictures
-from safediffusion.train.contrast import start_from_contrast
-from safediffusion.train.loop import Start, Trainer
+from safediffusion.train.contrast import PROMPTS, check_adapters, start_from_contrast
+from safediffusion.train.loop import Initialize, Trainer
 from safediffusion.train.optim import LearningRate, adamw
 from safediffusion.train.run import Experiment, Hook
 
@@ -189,7 +191,7 @@ def build_trainer(recipe: Recipe, policy: Policy, mixture: Mixture, collector: O
             policy.parameters(), betas=optimizer.betas, eps=optimizer.eps, weight_decay=optimizer.weight_decay
         ),
         rate=rate,
-        start=_start(recipe, mixture, collector) if recipe.weights.init == "contrast" else None,
+        initialize=_initialize(recipe, policy, mixture, collector) if recipe.weights.init == "contrast" else None,
         updates=objective.updates,
         micro=objective.micro,
         max_norm=optimizer.max_norm,
@@ -199,13 +201,30 @@ def build_trainer(recipe: Recipe, policy: Policy, mixture: Mixture, collector: O
     )
 
 
-def _start(recipe: Recipe, mixture: Mixture, collector: OnPolicy) -> Start:
-    """Adapters start from what tells the recipe's unsafe prompts from its safe ones."""
-    prompts = [prompt for source in mixture.sources for prompt in source.prompts]
-    unsafe, benign = ([p for p in prompts if p.tags.get("label") == label] for label in ("unsafe", "safe"))
+def _initialize(recipe: Recipe, policy: Policy, mixture: Mixture, collector: OnPolicy) -> Initialize:
+    """Adapters start from what tells the recipe's unsafe prompts from its safe ones, drawn by share and balance."""
+    check_adapters(policy)
+    unsafe, benign = (_first(mixture, label) for label in ("unsafe", "safe"))
     return lambda policy: start_from_contrast(
-        policy, unsafe, benign, collector.plan, seed=recipe.seed, fleet=collector.fleet
+        policy,
+        unsafe,
+        benign,
+        collector.plan,
+        batch=collector.rollout_batch,
+        seed=collector.seed,
+        fleet=collector.fleet,
     )
+
+
+def _first(mixture: Mixture, label: str) -> tuple[Prompt, ...]:
+    """The first prompts of this label that the mixture's sources give."""
+    parts = [
+        replace(source, prompts=chosen)
+        for source in mixture.sources
+        if (chosen := tuple(p for p in source.prompts if p.tags.get("label") == label))
+    ]
+    count = min(PROMPTS, sum(len(part.prompts) for part in parts))
+    return replace(mixture, sources=tuple(parts)).draw(0, count)
 
 
 class _Check:

@@ -12,7 +12,8 @@ from safediffusion.core.errors import UserError
 from safediffusion.diffusion.schedule import DiscreteSchedule
 from safediffusion.models.footprint import Load, Memory, measure, read_architecture
 from safediffusion.models.policy import Weights
-from safediffusion.train import contrast
+from safediffusion.train.contrast import PROMPTS
+from safediffusion.train.contrast import forwards as start_forwards
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +28,7 @@ class Forecast:
     steps: int
     images: int
     forwards: int
+    once: int  # of them before the first update, for weights.init
     backwards: int
     recorded: int  # trainable steps a picture
     updates: int
@@ -44,11 +46,12 @@ class Forecast:
         work = {"training": memory.training, "sampling": memory.sampling, "decoding": memory.decoding}
         largest = max(work, key=lambda name: work[name])
         told = ", ".join(f"{name} {_size(value)}" for name, value in {**parts, largest: work[largest]}.items())
-        per = [value // self.steps for value in (self.updates, self.images, self.forwards, self.backwards)]
+        per = [value // self.steps for value in (self.updates, self.images, self.forwards - self.once, self.backwards)]
+        first = f", {self.once:,} at the start" if self.once else ""
         lines = [
             f"steps            {self.steps} of {per[0]} update(s)",
             f"images           {self.images:,} ({per[1]:,} a step), {self.recorded} trainable steps each",
-            f"UNet forwards    {self.forwards:,} ({per[2]:,} a step)",
+            f"UNet forwards    {self.forwards:,} ({per[2]:,} a step{first})",
             f"UNet backwards   {self.backwards:,} ({per[3]:,} a step)",
             f"peak memory      about {_size(memory.peak)} a process: {told}",
         ]
@@ -75,7 +78,8 @@ def forecast(recipe: Recipe, *, processes: int = 1) -> Forecast:
     volume = Volume.of(plan, schedule, groups=recipe.groups, group_size=recipe.group_size, starts=distinct)
     recorded = volume.recorded // volume.images
     cost = objective.forecast(volume)
-    start = contrast.forwards(plan, recorded) if recipe.weights.init == "contrast" else 0
+    contrast = recipe.weights.init == "contrast"
+    once = start_forwards(plan, recorded, prompts=2 * PROMPTS) if contrast else 0
     spec = lora_spec(recipe)
     copies = int(recipe.ema is not None) + int(Weights.REFERENCE in objective.needs and spec is None)
     memory = measure(
@@ -97,7 +101,8 @@ def forecast(recipe: Recipe, *, processes: int = 1) -> Forecast:
     return Forecast(
         steps=recipe.steps,
         images=volume.images * recipe.steps,
-        forwards=start + (volume.forwards + cost.forwards) * recipe.steps,
+        once=once,
+        forwards=once + (volume.forwards + cost.forwards) * recipe.steps,
         backwards=cost.backwards * recipe.steps,
         recorded=recorded,
         updates=recipe.objective.updates * recipe.steps,

@@ -58,6 +58,14 @@ class Fleet:
         dist.all_reduce(total)
         return dict(zip(names, (total / self.world).tolist(), strict=True))
 
+    def sum(self, value: Tensor) -> Tensor:
+        """The sum over processes, on every process; shapes must agree."""
+        if self.world == 1:
+            return value
+        total = value.to(self.wire).clone()
+        dist.all_reduce(total)
+        return total.to(value.device)
+
     def mean_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
         """Replace every gradient by its mean over processes: one flattened all-reduce in float32.
 

@@ -54,7 +54,7 @@ def machine(device: torch.device) -> dict[str, str | int]:
     return {
         "system": f"{platform.system()} {platform.machine()}",
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
-        "cpus": os.cpu_count() or 0,
+        "cpus": cores(),
         "threads": torch.get_num_threads(),
     }
 

@@ -94,7 +94,7 @@ class LoraBank:
         self._active = Weights.LIVE
 
     @property
-    def layers(self) -> dict[str, nn.Module]:
+    def adapted(self) -> dict[str, nn.Module]:
         """The adapted layers by name."""
         names = {id(module): name for name, module in self.network.named_modules()}
         return {names[id(layer)]: layer for layer in self._layers}
@@ -107,7 +107,7 @@ class LoraBank:
 
     @torch.no_grad()
     def start_from(self, down: Mapping[str, Tensor]) -> None:
-        """Replace A, in every set of weights. B is zero before training, so the model stays the base."""
+        """Replace A in every set of weights. Before training, when B is zero, the model stays the base."""
         for which in self.allocated - {Weights.REFERENCE}:
             own = dict(zip(self._parameters, self._current(which), strict=True))
             _load(

@@ -22,7 +22,7 @@ from safediffusion.train.optim import LearningRate
 
 E = TypeVar("E")
 M = TypeVar("M", bound=Sliceable)
-Start = Callable[[Policy], Mapping[str, float]]  # its metrics join those of the first step
+Initialize = Callable[[Policy], Mapping[str, float]]  # its metrics join those of the first step
 COUNTERS = ("images", "unet_forwards", "unet_backwards")  # metrics that are summed over the run
 
 
@@ -62,7 +62,7 @@ class Trainer(Generic[E, M]):
     micro: int = 64
     max_norm: float | None = 1.0
     ema: float | None = None  # decay an update of the averaged weights, which are evaluated and exported
-    start: Start | None = None  # once, as part of the first step: where training starts from
+    initialize: Initialize | None = None  # once, as part of the first step: where training starts from
     seed: int = 0
     fleet: Fleet = Fleet()
     totals: dict[str, float] = field(default_factory=lambda: dict.fromkeys(COUNTERS, 0.0))
@@ -85,14 +85,14 @@ class Trainer(Generic[E, M]):
         """The metrics of step 0, 1, 2, ...; weights and metrics are a function of the state before and `number`."""
         clock = Clock(self.policy.device)
         with clock.part("step"):
-            started = {} if self.start is None or number else self.start(self.policy)
+            initial = {} if self.initialize is None or number else self.initialize(self.policy)
             experience, measured = self.collector.collect(self.policy, number)
             with clock.part("backward"):
                 learned = self._learn(experience, number)
             self.objective.after_step(self.policy)
         for name in COUNTERS:
-            self.totals[name] += sum(each.get(name, 0.0) for each in (started, measured, learned))
-        return {**started, **measured, **learned, **clock.metrics(), **self.totals}
+            self.totals[name] += sum(each.get(name, 0.0) for each in (initial, measured, learned))
+        return {**initial, **measured, **learned, **clock.metrics(), **self.totals}
 
     def _learn(self, experience: E, number: int) -> dict[str, float]:
         items = self.objective.prepare(self.policy, experience, self._generator(number, "prepare"))

@@ -7,14 +7,17 @@ from pathlib import Path
 import pytest
 
 from safediffusion.collect.on_policy import OnPolicy
-from safediffusion.config.build import build_experiment, build_objective, build_plan
+from safediffusion.config.build import _first, build_experiment, build_objective, build_plan
 from safediffusion.config.check import check
 from safediffusion.config.load import load_recipe
 from safediffusion.config.names import PROMPTS, builtin_prompts, find_anchors
 from safediffusion.core.errors import UserError
+from safediffusion.core.prompt import Prompt
+from safediffusion.data.mixture import Mixture, Source
 from safediffusion.models.policy import Weights
 from safediffusion.objectives.grpo import Grpo
 from safediffusion.scorers.steering import Steering
+from safediffusion.train import contrast
 from tests import small
 
 
@@ -37,6 +40,10 @@ def test_every_key_of_the_method_arrives(folders: small.Folders) -> None:
     spec = {"kind": "lora", "rank": "3", "alpha": "6.0", "targets": "attention,ff", "within": "up_blocks.0"}
     assert trainer.policy.bank.describe() == spec
     assert trainer.policy.allocated >= {Weights.EMA, Weights.REFERENCE}
+    assert trainer.initialize is not None
+    assert (
+        build_experiment(load_recipe("emoji-steer", [*folders.small, "weights.init=random"])).trainer.initialize is None
+    )
     assert (trainer.ema, trainer.max_norm, trainer.micro, trainer.seed) == (0.8, None, 8, 7)
     group = trainer.optimizer.param_groups[0]
     assert (group["betas"], group["weight_decay"]) == ((0.5, 0.6), 0.1)
@@ -56,6 +63,20 @@ def test_every_key_of_the_method_arrives(folders: small.Folders) -> None:
     assert isinstance(steering, Steering)
     assert (steering.alpha, steering.ratio, steering.mode) == (1.5, 3.0, "projection")
     assert sorted(steering.by_category) == sorted(find_anchors("emoji/per-category").per_category)
+
+
+def test_a_contrast_is_of_the_prompts_that_training_draws(folders: small.Folders) -> None:
+    many = tuple(Prompt(id=f"m{i}", text="a cat", tags={"label": "unsafe", "kind": "ab"[i > 20]}) for i in range(300))
+    few = tuple(Prompt(id=f"f{i}", text="a dog", tags={"label": ("unsafe", "safe")[i % 2]}) for i in range(100))
+    sources = (Source(name="many", prompts=many, balance="kind"), Source(name="few", prompts=few, share=3))
+    unsafe, benign = (_first(Mixture(sources=sources), label) for label in ("unsafe", "safe"))
+    assert len(unsafe) == contrast.PROMPTS and len(benign) == 50 == len({p.id for p in benign})
+    assert {p.tags["label"] for p in unsafe} == {"unsafe"} and {p.tags["label"] for p in benign} == {"safe"}
+    from_many = [p for p in unsafe if p.id.startswith("m")]
+    assert len(from_many) == 32  # by share, not by size
+    assert sum(p.tags["kind"] == "a" for p in from_many) in (2, 3)  # 21 of 300, spread evenly
+    with pytest.raises(UserError, match="inputs for a rank of 40; lower weights.rank"):
+        build_experiment(load_recipe("emoji-steer", [*folders.small, "weights.rank=40"]))
 
 
 def test_an_objective_takes_its_options_from_the_recipe() -> None:

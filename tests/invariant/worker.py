@@ -14,7 +14,6 @@ from safediffusion.core.fleet import Fleet
 from safediffusion.core.prompt import Prompt
 from safediffusion.models.policy import Weights
 from safediffusion.objectives.grpo import Grpo
-from safediffusion.train import contrast
 from safediffusion.train.contrast import start_from_contrast
 from safediffusion.train.run import Experiment, train
 from tests import tiny, training
@@ -22,12 +21,9 @@ from tests import tiny, training
 STEPS = 3
 
 
-def prompts() -> list[list[Prompt]]:
-    """Two batches of unsafe prompts and two of benign ones for a contrast, so that two processes share them."""
-    return [
-        [replace(p, id=f"{p.id}/{i}") for i in range(contrast.BATCH) for p in tiny.PROMPTS if p.tags["label"] == label]
-        for label in ("unsafe", "safe")
-    ]
+def prompts(label: str) -> list[Prompt]:
+    """Enough for a contrast that two processes share them."""
+    return [replace(p, id=f"{p.id}/{i}") for i in range(8) for p in tiny.PROMPTS if p.tags["label"] == label]
 
 
 def run(fleet: Fleet, folder: Path, *, sgd: bool) -> None:
@@ -42,7 +38,9 @@ def run(fleet: Fleet, folder: Path, *, sgd: bool) -> None:
         updates=3,
         micro=4,
         ema=0.9,
-        start=lambda policy: start_from_contrast(policy, *prompts(), collector.plan, seed=0, fleet=fleet),
+        initialize=lambda policy: start_from_contrast(
+            policy, prompts("unsafe"), prompts("safe"), collector.plan, batch=4, seed=0, fleet=fleet
+        ),
     )
     experiment = Experiment(trainer=trainer, steps=STEPS, checkpoint_every=STEPS, trackers=())
     name = f"{'sgd' if sgd else 'adam'}-{fleet.world}"
