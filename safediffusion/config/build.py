@@ -204,11 +204,10 @@ def build_trainer(recipe: Recipe, policy: Policy, mixture: Mixture, collector: O
 def _initialize(recipe: Recipe, policy: Policy, mixture: Mixture, collector: OnPolicy) -> Initialize:
     """Adapters start from what tells the recipe's unsafe prompts from its safe ones, drawn by share and balance."""
     check_adapters(policy)
-    unsafe, benign = (_first(mixture, label) for label in ("unsafe", "safe"))
+    prompts = [_first(mixture, label) for label in ("unsafe", "safe")]
     return lambda policy: start_from_contrast(
         policy,
-        unsafe,
-        benign,
+        prompts,
         collector.plan,
         batch=collector.rollout_batch,
         seed=collector.seed,

@@ -47,22 +47,17 @@ def check_adapters(policy: Policy) -> None:
 
 
 def start_from_contrast(
-    policy: Policy,
-    unsafe: Sequence[Prompt],
-    benign: Sequence[Prompt],
-    plan: Plan,
-    *,
-    batch: int,
-    seed: int,
-    fleet: Fleet,
+    policy: Policy, prompts: Sequence[Sequence[Prompt]], plan: Plan, *, batch: int, seed: int, fleet: Fleet
 ) -> dict[str, float]:
     """Set A of every adapter (`check_adapters` first), from one picture a prompt sampled by `plan`, `batch` at a time.
 
-    Returns the first lambda of the layer where it is lowest and highest, and the network evaluations it took.
+    `prompts` are the unsafe and the benign ones. Returns the first lambda of the layer where it is lowest and highest,
+    and the network evaluations it took.
     """
+    unsafe, benign = prompts
     assert unsafe and benign, "a contrast needs prompts of both labels"
     bank = _bank(policy)
-    moments = [input_moments(policy, each, plan, batch=batch, seed=seed, fleet=fleet) for each in (unsafe, benign)]
+    moments = [input_moments(policy, each, plan, batch=batch, seed=seed, fleet=fleet) for each in prompts]
     found = {name: directions(moments[0][name], moments[1][name], bank.spec.rank) for name in bank.down}
     bank.start_from({name: fleet.broadcast(rows.float()) for name, (rows, _) in found.items()})
     first = [float(values[0]) for _, values in found.values()]

@@ -99,7 +99,8 @@ def test_a_dry_run_prints_the_cost_and_writes_nothing(
     assert run(["train", "emoji-steer", *folders.small, "objective.kl=0.01", "--dry-run"]) == 0
     lines = {line.split("  ")[0]: line for line in capsys.readouterr().out.splitlines()}
     assert "8 (4 a step), 2 trainable steps each" in lines["images"]
-    assert "56 (28 a step)" in lines["UNet forwards"]  # 4 images x (3 sampled + 2 trained + 2 of the reference)
+    # a step: 4 images x (3 sampled + 2 trained + 2 of the reference); once: 256 prompts x (3 sampled + 2 recorded)
+    assert "1,336 (28 a step, 1,280 at the start)" in lines["UNet forwards"]
     assert "16 (8 a step)" in lines["UNet backwards"]
     assert "a process: networks" in lines["peak memory"]
     assert not list(tmp_path.iterdir())

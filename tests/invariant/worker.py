@@ -39,7 +39,7 @@ def run(fleet: Fleet, folder: Path, *, sgd: bool) -> None:
         micro=4,
         ema=0.9,
         initialize=lambda policy: start_from_contrast(
-            policy, prompts("unsafe"), prompts("safe"), collector.plan, batch=4, seed=0, fleet=fleet
+            policy, (prompts("unsafe"), prompts("safe")), collector.plan, batch=4, seed=0, fleet=fleet
         ),
     )
     experiment = Experiment(trainer=trainer, steps=STEPS, checkpoint_every=STEPS, trackers=())

@@ -58,7 +58,7 @@ def moments(
 
 
 def start(policy: Policy, plan: Plan = PLAN) -> Mapping[str, float]:
-    return start_from_contrast(policy, UNSAFE, BENIGN, plan, batch=32, seed=0, fleet=SOLO)
+    return start_from_contrast(policy, (UNSAFE, BENIGN), plan, batch=32, seed=0, fleet=SOLO)
 
 
 def test_it_finds_the_directions_of_most_contrast_and_keeps_the_usual_size() -> None:
@@ -149,7 +149,7 @@ def test_adapters_react_to_unsafe_prompts_they_never_saw() -> None:
     ours, usual = (load_policy("emoji", weights=spec) for _ in range(2))
     plan = Plan(steps=4, guidance=1.0, dynamics=Ddim(1.0), window=(1, 2))
     prompts = training("unsafe")[:64], training("benign")[:64]
-    start_from_contrast(ours, *prompts, plan, batch=32, seed=0, fleet=SOLO)
+    start_from_contrast(ours, prompts, plan, batch=32, seed=0, fleet=SOLO)
     unsafe, benign = (moments(usual, evaluation(name)[::4], plan, seed=9) for name in ("i2p", "geneval"))
     for name, own in lora(ours).down.items():
         found = []
