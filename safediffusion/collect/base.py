@@ -61,8 +61,7 @@ class Volume(NamedTuple):
         """
         images, stochastic = groups * group_size, plan.stochastic(schedule)
         common = stochastic[0] if stochastic else plan.steps
-        branches = 1 if plan.guidance == 1.0 else 2
-        forwards = (starts * common + images * (plan.steps - common)) * branches
+        forwards = (starts * common + images * (plan.steps - common)) * plan.branches
         return cls(images, groups, forwards, images * len(stochastic) if record else 0, plan)
 
 

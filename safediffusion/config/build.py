@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -205,10 +206,10 @@ def _initialize(recipe: Recipe, policy: Policy, mixture: Mixture, collector: OnP
     """Adapters start from what tells the recipe's unsafe prompts from its safe ones, drawn by share and balance."""
     check_adapters(policy)
     prompts = [_first(mixture, label) for label in ("unsafe", "safe")]
-    return lambda policy: start_from_contrast(
-        policy,
-        prompts,
-        collector.plan,
+    return partial(
+        start_from_contrast,
+        prompts=prompts,
+        plan=collector.plan,
         batch=collector.rollout_batch,
         seed=collector.seed,
         fleet=collector.fleet,

@@ -78,8 +78,7 @@ def forecast(recipe: Recipe, *, processes: int = 1) -> Forecast:
     volume = Volume.of(plan, schedule, groups=recipe.groups, group_size=recipe.group_size, starts=distinct)
     recorded = volume.recorded // volume.images
     cost = objective.forecast(volume)
-    contrast = recipe.weights.init == "contrast"
-    once = start_forwards(plan, recorded, prompts=2 * PROMPTS) if contrast else 0
+    once = start_forwards(plan, recorded, prompts=2 * PROMPTS) if recipe.weights.init == "contrast" else 0
     spec = lora_spec(recipe)
     copies = int(recipe.ema is not None) + int(Weights.REFERENCE in objective.needs and spec is None)
     memory = measure(
@@ -89,12 +88,12 @@ def forecast(recipe: Recipe, *, processes: int = 1) -> Forecast:
             copies=copies,
             precision=recipe.precision,
             micro=recipe.objective.micro,
-            further_passes=int(plan.guidance != 1.0) + int(Weights.REFERENCE in objective.needs),
+            further_passes=plan.branches - 1 + int(Weights.REFERENCE in objective.needs),
             images=volume.images // processes,
             recorded=recorded,
             per_step=2 + (recipe.credit.gae_lambda is not None),
             rollout_batch=min(recipe.rollout_batch, volume.images // processes),
-            guided=plan.guidance != 1.0,
+            guided=plan.branches == 2,
             encoder=str(encoder_source(recipe.encoder)),
         ),
     )

@@ -54,6 +54,11 @@ class Plan:
                 f"it is [first, last) with 0 <= first < last <= {self.steps}"
             )
 
+    @property
+    def branches(self) -> int:
+        """Network evaluations of one step: two with guidance."""
+        return 1 if self.guidance == 1.0 else 2
+
     def at(self, step: int) -> Dynamics:
         """The dynamics of one step."""
         inside = self.window is None or self.window[0] <= step < self.window[1]

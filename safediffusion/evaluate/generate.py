@@ -116,9 +116,12 @@ def draw(policy: Policy, rows: Sequence[Row], plan: Plan) -> list[Pixels]:
     prompts = tuple(Prompt(id=row.prompt, text=row.text, tags=row.tags) for row in rows)
     noise = Noise(tuple((row.seed, row.prompt, row.repeat) for row in rows), policy.latent_shape)
     latents, _ = denoise(policy, policy.encode(prompts), noise, plan)
-    images = policy.decode(latents)  # [B, 3, H, W] in [0, 1]
-    array = (images.float().clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous().cpu().numpy()
-    return list(array)
+    return list(as_pixels(policy.decode(latents)))
+
+
+def as_pixels(images: Tensor) -> Pixels:
+    """uint8 [B, H, W, 3] of images [B, 3, H, W] in [0, 1]."""
+    return (images.float().clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous().cpu().numpy()
 
 
 def as_tensor(pixels: Sequence[Pixels]) -> Tensor:

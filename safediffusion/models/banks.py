@@ -96,8 +96,7 @@ class LoraBank:
     @property
     def adapted(self) -> dict[str, nn.Module]:
         """The adapted layers by name."""
-        names = {id(module): name for name, module in self.network.named_modules()}
-        return {names[id(layer)]: layer for layer in self._layers}
+        return {name: self.network.get_submodule(name) for name in self.down}
 
     @property
     def down(self) -> dict[str, Tensor]:

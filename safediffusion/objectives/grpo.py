@@ -200,9 +200,8 @@ class Grpo(Stateless):
         return self._cost(volume.plan, items, items if self.needs else 0)
 
     def _cost(self, plan: Plan, items: int, held: int) -> Cost:
-        branches = 1 if plan.guidance == 1.0 else 2
         forwards = items * (1 + (self.anchor == "recompute")) + held
-        return Cost(forwards * branches, items * (branches if plan.keep_unconditional_grad else 1))
+        return Cost(forwards * plan.branches, items * (plan.branches if plan.keep_unconditional_grad else 1))
 
 
 def _score(policy: Policy, items: StepItems) -> Gaussian:

@@ -12,8 +12,8 @@ from data as such is that of EVA (arXiv 2410.07170) and CorDA (arXiv 2406.05223)
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -98,8 +98,7 @@ def input_moments(
         noise = Noise(tuple((seed, f"contrast/{prompt.id}", 0) for prompt in chosen), policy.latent_shape)
         _, steps = denoise(policy, cond, noise, plan, record=True)
         assert steps is not None
-        with ExitStack() as hooks:
-            _listen(bank.adapted, sums, hooks)
+        with _listening(bank.adapted, sums):
             for x, t in zip(steps.x.unbind(1), steps.t.unbind(1), strict=True):
                 policy.predict(x, t, cond)
     return {name: fleet.sum(own) / len(prompts) for name, own in sums.items()}
@@ -107,20 +106,27 @@ def input_moments(
 
 def forwards(plan: Plan, recorded: int, *, prompts: int) -> int:
     """Network evaluations of `start_from_contrast`; guidance counts as two."""
-    return prompts * (plan.steps * (1 if plan.guidance == 1.0 else 2) + recorded)
+    return prompts * (plan.steps * plan.branches + recorded)
 
 
-def _listen(layers: Mapping[str, nn.Module], sums: Mapping[str, Tensor], hooks: ExitStack) -> None:
-    """Until `hooks` closes, add x x^T of every input row of every layer to `sums`, in float32 under autocast too."""
+@contextmanager
+def _listening(layers: Mapping[str, nn.Module], sums: Mapping[str, Tensor]) -> Iterator[None]:
+    """Within the block x x^T of every input row of every layer is added to `sums`, in float32 under autocast too."""
 
     def add(name: str, inputs: Tensor) -> None:
         rows = inputs.detach().reshape(-1, inputs.shape[-1]).float()
         with torch.autocast(rows.device.type, enabled=False):
             sums[name].add_(rows.T @ rows)
 
-    for name, layer in layers.items():
-        hook = layer.register_forward_pre_hook(lambda _, inputs, name=name: add(name, inputs[0]))
-        hooks.callback(hook.remove)
+    hooks = [
+        layer.register_forward_pre_hook(lambda _, inputs, name=name: add(name, inputs[0]))
+        for name, layer in layers.items()
+    ]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def _bank(policy: Policy) -> LoraBank:

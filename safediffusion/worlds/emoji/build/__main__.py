@@ -15,6 +15,7 @@ import torch
 from diffusers import AutoencoderKL
 from transformers import CLIPTokenizer
 
+from safediffusion.evaluate.generate import as_pixels
 from safediffusion.scorers.clip import ClipEncoder
 
 from .. import concepts
@@ -58,7 +59,7 @@ def decoded(folder: Path, pictures: np.ndarray) -> np.ndarray:
         for index in torch.split(torch.arange(DECODED), 100):
             posterior = model.encode(vae.pixels(pictures, index)).latent_dist
             y = model.decode(posterior.sample(torch.Generator().manual_seed(int(index[0])))).sample
-            out.append(vae.to_bytes(y / 2 + 0.5))
+            out.append(as_pixels(y / 2 + 0.5))
         np.save(cache, np.concatenate(out))
     return np.asarray(np.load(cache))
 

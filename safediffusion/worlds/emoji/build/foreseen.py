@@ -17,13 +17,13 @@ from torch import nn
 
 from safediffusion.core.prompt import Prompt
 from safediffusion.diffusion.schedule import add_noise
+from safediffusion.evaluate.generate import as_pixels
 from safediffusion.models.load import load_policy
 
 from ..captions import caption
 from ..scenes import Sample
 from .floors import as_images
 from .loop import device
-from .vae import to_bytes
 
 SEED = 7
 TIMES = (60, 800)  # of the noise a scene is seen through
@@ -44,7 +44,7 @@ def foreseen(folder: Path, samples: list[Sample], pictures: np.ndarray, *, batch
         cond = policy.encode([Prompt(id="", text=caption(sample, rng)) for sample in samples[drawn]])
         with _jittered(backbone.network, JITTER * rng.random() * (number % 2), generator):
             clean = policy.predict(add_noise(policy.schedule, x0, noise, t), t, cond).x0
-        out.append(to_bytes(policy.decode(clean)))
+        out.append(as_pixels(policy.decode(clean)))
     return np.concatenate(out)
 
 

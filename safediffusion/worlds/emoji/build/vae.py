@@ -34,11 +34,6 @@ def pixels(pictures: np.ndarray, index: Tensor) -> Tensor:
     return torch.from_numpy(pictures[index.numpy()]).permute(0, 3, 1, 2).to(device()).float() / 127.5 - 1
 
 
-def to_bytes(images: Tensor) -> np.ndarray:
-    """uint8 [B, 64, 64, 3] of images [B, 3, 64, 64] in [0, 1]."""
-    return (images.clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
-
-
 def edges(x: Tensor) -> tuple[Tensor, Tensor]:
     return x[..., 1:, :] - x[..., :-1, :], x[..., 1:] - x[..., :-1]
 
