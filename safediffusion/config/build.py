@@ -182,7 +182,11 @@ def build_objective(recipe: Recipe) -> Objective[Scored, StepItems]:
 def build_trainer(recipe: Recipe, policy: Policy, mixture: Mixture, collector: OnPolicy) -> Trainer[Scored, StepItems]:
     optimizer, objective = recipe.optimizer, recipe.objective
     rate = LearningRate(
-        peak=optimizer.lr, warmup=optimizer.warmup, decay=optimizer.decay, total=recipe.steps * objective.updates
+        peak=optimizer.lr,
+        warmup=optimizer.warmup,
+        decay=optimizer.decay,
+        hold=optimizer.hold,
+        total=recipe.steps * objective.updates,
     )
     return Trainer(
         policy=policy,

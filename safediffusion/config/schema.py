@@ -134,6 +134,7 @@ class OptimizerConfig:
     decay: Literal["constant", "linear", "cosine"] = key(
         "constant", "what the learning rate does after that, down to 0"
     )
+    hold: float = key(0.0, "share of the updates after the warm-up before it decays; below 1", low=0, high=0.99)
     max_norm: float | None = key(1.0, "gradients are clipped to this norm; null = never", low=0)
 
 

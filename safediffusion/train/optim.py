@@ -28,16 +28,19 @@ def adamw(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LearningRate:
-    """The learning rate of an update, a pure function of its number: `warmup` updates up, then `decay` over `total`."""
+    """The learning rate of an update, a pure function of its number: `warmup` updates up, `hold`, then `decay`."""
 
     peak: float
     warmup: int = 0
     decay: Literal["constant", "linear", "cosine"] = "constant"
+    hold: float = 0.0  # share of the updates after the warm-up that go by before it decays
     total: int | None = None  # updates of the whole run; needed when it decays
 
     def __post_init__(self) -> None:
         if not self.peak > 0 or self.warmup < 0:
             raise UserError(f"learning rate {self.peak} must be above 0 and warmup {self.warmup} 0 or more")
+        if not 0 <= self.hold < 1:
+            raise UserError(f"the learning rate's hold is {self.hold}; it is a share from 0 to below 1")
         if self.decay != "constant" and self.total is None:
             raise UserError(f"learning rate decay '{self.decay}' needs the total number of updates")
 
@@ -47,5 +50,6 @@ class LearningRate:
             return self.peak * (update + 1) / self.warmup
         if self.decay == "constant" or self.total is None:
             return self.peak
-        done = min(1.0, (update - self.warmup) / max(1, self.total - self.warmup))
+        passed = min(1.0, (update - self.warmup) / max(1, self.total - self.warmup))
+        done = max(0.0, passed - self.hold) / (1 - self.hold)
         return self.peak * (1 - done if self.decay == "linear" else (1 + math.cos(math.pi * done)) / 2)

@@ -47,8 +47,8 @@ def test_a_recipe_runs_two_steps_and_costs_what_was_forecast(name: str, folders:
 def test_the_long_recipe_is_the_demo_for_longer() -> None:
     short, long = (to_plain(load_recipe(name)) for name in ("emoji-steer", "emoji-steer-long"))
     assert {key for key in short if short[key] != long[key]} == {"name", "about", "steps", "evaluation", "optimizer"}
-    rates = [each.pop("lr") for each in (short["optimizer"], long["optimizer"])]
-    assert rates[0] > rates[1] and short["optimizer"] == long["optimizer"]
+    held = [each.pop("hold") for each in (short["optimizer"], long["optimizer"])]
+    assert held[0] > held[1] and short["optimizer"] == long["optimizer"]
 
 
 def test_the_forecast_of_the_released_recipe_is_the_paper_s_volume() -> None:

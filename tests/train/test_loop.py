@@ -117,6 +117,10 @@ def test_the_learning_rate_is_a_function_of_the_update() -> None:
     assert [LearningRate(peak=2.0, decay="linear", total=4).at(i) for i in range(5)] == [2.0, 1.5, 1.0, 0.5, 0.0]
     cosine = LearningRate(peak=2.0, warmup=2, decay="cosine", total=6)
     assert [round(cosine.at(i), 6) for i in (0, 1, 2, 4, 6, 9)] == [1.0, 2.0, 2.0, 1.0, 0.0, 0.0]
+    held = LearningRate(peak=2.0, warmup=2, decay="linear", hold=0.5, total=10)
+    assert [held.at(i) for i in (1, 2, 5, 6, 8, 10)] == [2.0, 2.0, 2.0, 2.0, 1.0, 0.0]
+    with pytest.raises(UserError, match="hold is 1.0; it is a share from 0 to below 1"):
+        LearningRate(peak=1.0, hold=1.0)
     for bad in ({"peak": 0.0}, {"peak": 1.0, "warmup": -1}):
         with pytest.raises(UserError, match="must be above 0"):
             LearningRate(**bad)  # type: ignore[arg-type]
