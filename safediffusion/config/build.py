@@ -15,7 +15,7 @@ from safediffusion.collect.on_policy import OnPolicy
 from safediffusion.config.check import check
 from safediffusion.config.load import to_plain
 from safediffusion.config.names import find_anchors
-from safediffusion.config.schema import Recipe, SteeringConfig
+from safediffusion.config.schema import PlanConfig, Recipe, SteeringConfig
 from safediffusion.core.digest import sha256
 from safediffusion.core.fleet import Fleet
 from safediffusion.core.prompt import Prompt
@@ -25,13 +25,13 @@ from safediffusion.credit.registry import CREDITS
 from safediffusion.credit.weighted import WeightedSum
 from safediffusion.data.mixture import Mixture
 from safediffusion.diffusion.denoise import Plan
-from safediffusion.diffusion.dynamics import Ddim
+from safediffusion.diffusion.dynamics import Cps, DanceSde, Ddim, Dynamics, FlowSde
 from safediffusion.evaluate.generate import Options
 from safediffusion.evaluate.registry import load_suite
 from safediffusion.evaluate.run import evaluate
 from safediffusion.models.banks import LoraSpec
 from safediffusion.models.load import default_plan, load_policy, resolve, split, weights_file
-from safediffusion.models.policy import Policy, Weights
+from safediffusion.models.policy import Drawing, Policy, Weights
 from safediffusion.objectives.base import Objective
 from safediffusion.objectives.grpo import Grpo, StepItems
 from safediffusion.objectives.registry import OBJECTIVES
@@ -56,7 +56,13 @@ def build_experiment(
     fleet = fleet or Fleet()
     mixture = check(recipe)
     scorers = build_scorers(recipe, device=device)
-    policy = load_policy(recipe.model, weights=lora_spec(recipe) or "full", device=device, precision=recipe.precision)
+    policy = load_policy(
+        recipe.model,
+        weights=lora_spec(recipe) or "full",
+        device=device,
+        precision=recipe.precision,
+        drawing=build_drawing(recipe),
+    )
     steering = next((each for each in scorers if isinstance(each, Steering)), None)
     return Experiment(
         trainer=build_trainer(recipe, policy, mixture, build_collector(recipe, mixture, scorers, fleet=fleet)),
@@ -134,10 +140,22 @@ def build_plan(recipe: Recipe) -> Plan:
     return Plan(
         steps=plan.steps,
         guidance=plan.guidance,
-        dynamics=Ddim(plan.eta),
+        dynamics=build_dynamics(plan),
         window=plan.window,
         keep_unconditional_grad=plan.keep_unconditional_grad,
     )
+
+
+def build_dynamics(plan: PlanConfig) -> Dynamics:
+    if plan.dynamics == "ddim":
+        return Ddim(plan.eta)
+    named: dict[str, type[FlowSde | DanceSde | Cps]] = {"flow-sde": FlowSde, "dance-sde": DanceSde, "cps": Cps}
+    made = named[plan.dynamics]
+    return made() if plan.level is None else made(plan.level)
+
+
+def build_drawing(recipe: Recipe) -> Drawing:
+    return Drawing(size=recipe.plan.size, embedded_guidance=recipe.plan.embedded_guidance)
 
 
 def build_collector(recipe: Recipe, mixture: Mixture, scorers: tuple[Scorer, ...], *, fleet: Fleet) -> OnPolicy:

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 from safediffusion.collect.base import Volume
 from safediffusion.collect.on_policy import starts
-from safediffusion.config.build import build_objective, build_plan, encoder_source, lora_spec
+from safediffusion.config.build import build_drawing, build_objective, build_plan, encoder_source, lora_spec
 from safediffusion.config.schema import Recipe
 from safediffusion.core.errors import UserError
-from safediffusion.diffusion.schedule import DiscreteSchedule
-from safediffusion.models.footprint import Load, Memory, measure, read_architecture
+from safediffusion.models.architecture import read_architecture
+from safediffusion.models.footprint import Load, Memory, measure
 from safediffusion.models.policy import Weights
 from safediffusion.train.contrast import PROMPTS
 from safediffusion.train.contrast import forwards as start_forwards
@@ -33,7 +33,7 @@ class Forecast:
     recorded: int  # trainable steps a picture
     updates: int
     memory: Memory
-    assumed: bool  # the model's configuration is not on this machine; SD v1's stands in
+    assumed: str | None  # whose published configuration stands in for the model's, which is not on this machine
 
     def lines(self) -> list[str]:
         """For the terminal."""
@@ -57,7 +57,9 @@ class Forecast:
         ]
         lines += [f"not counted      the encoder {name}: it is not on this machine" for name in memory.uncounted]
         if self.assumed:
-            lines.append("assumed          Stable Diffusion v1's architecture: the model is not on this machine")
+            lines.append(
+                f"assumed          the published architecture of {self.assumed}: the model is not on this machine"
+            )
         return lines
 
 
@@ -67,7 +69,8 @@ def forecast(recipe: Recipe, *, processes: int = 1) -> Forecast:
         raise UserError(f"{recipe.groups} groups a step cannot be divided among {processes} processes")
     architecture = read_architecture(recipe.model)
     plan, objective = build_plan(recipe), build_objective(recipe)
-    schedule = DiscreteSchedule.from_config(dict(architecture.scheduler))
+    drawing = build_drawing(recipe)
+    schedule = architecture.backbone(drawing).schedule
     distinct = starts(
         recipe.plan.noise_sharing,
         recipe.groups,
@@ -95,6 +98,7 @@ def forecast(recipe: Recipe, *, processes: int = 1) -> Forecast:
             rollout_batch=min(recipe.rollout_batch, volume.images // processes),
             guided=plan.branches == 2,
             encoder=str(encoder_source(recipe.encoder)),
+            drawing=drawing,
         ),
     )
     return Forecast(

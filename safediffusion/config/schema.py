@@ -49,13 +49,23 @@ class PlanConfig:
     guidance: float = key(
         5.0, "classifier-free guidance in rollout and training; 1 turns it off and halves the cost", low=0
     )
-    eta: float = key(1.0, "noise of a DDIM step: 0 none, 1 that of DDPM", low=0, high=1)
+    dynamics: Literal["ddim", "flow-sde", "dance-sde", "cps"] = key(
+        "ddim", "the noisy steps: ddim (all models), flow-sde or dance-sde (rectified flows), cps (all)"
+    )
+    eta: float = key(1.0, "noise of a DDIM step: 0 none, 1 that of DDPM (ddim)", low=0, high=1)
+    level: float | None = key(
+        None, "noise of the other dynamics; null = as published: 0.7 flow-sde, 0.3 dance-sde, 0.8 cps", low=0
+    )
     window: tuple[int, int] | None = key(
         None, "[first, last): only these steps are stochastic, recorded and trained; null = all of them"
     )
     keep_unconditional_grad: bool = key(False, "let gradients through the unconditional branch of guidance as well")
     noise_sharing: Literal["fresh", "group", "all"] = key(
         "fresh", "the initial latent is each picture's own, one a group, or one for the whole step"
+    )
+    size: tuple[int, int] | None = key(None, "height and width of the pictures in pixels; null = the model's own")
+    embedded_guidance: float | None = key(
+        None, "guidance that the network takes as an input (FLUX.1 dev); null = 3.5 there", low=0
     )
 
 
@@ -208,8 +218,16 @@ class Recipe:
 
 
 def _check_window(plan: PlanConfig) -> None:
-    if plan.eta == 0:
-        raise UserError("plan.eta is 0, so no step has a probability to train; set plan.eta above 0, usually 1")
+    if plan.dynamics == "ddim":
+        if plan.eta == 0:
+            raise UserError("plan.eta is 0, so no step has a probability to train; set plan.eta above 0, usually 1")
+        if plan.level is not None:
+            raise UserError(
+                f"plan.level is {plan.level}, which plan.dynamics=ddim does not have; set plan.eta, or "
+                "plan.dynamics=flow-sde, dance-sde or cps"
+            )
+    elif plan.level == 0:
+        raise UserError("plan.level is 0, so no step has a probability to train; set it above 0 or leave it out")
     if plan.window is not None and not 0 <= plan.window[0] < plan.window[1] <= plan.steps:
         raise UserError(
             f"plan.window is {list(plan.window)}; it is [first, last) within the {plan.steps} steps of plan.steps"

@@ -73,11 +73,35 @@ class Ddim:
 
 
 @dataclass(frozen=True, slots=True)
+class Cps:
+    """Coefficients-preserving sampling (arXiv:2509.05952): `level` of the step's own noise is drawn anew, 0 is the ODE.
+
+    x_next = alpha' x0 + sigma' (cos(level pi / 2) noise + sin(level pi / 2) fresh), so that x_next has the noise its
+    time says at any step size. What it draws anew does not shrink with the step size: unlike the others it does not
+    reach the data's distribution with more steps, but one that is too narrow.
+    """
+
+    level: float = 0.8
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.level <= 1:
+            raise UserError(f"CPS: level {self.level} must lie between 0 (deterministic) and 1")
+
+    def step(self, schedule: Schedule, prediction: Prediction, x: Tensor, t: Tensor, t_next: Tensor) -> Gaussian:
+        alpha, sigma = (expand(value, x) for value in schedule.alpha_sigma(t_next))
+        angle = self.level * math.pi / 2
+        mean = alpha * prediction.x0 + sigma * math.cos(angle) * prediction.noise
+        return Gaussian(mean, sigma * math.sin(angle))
+
+    def deterministic(self) -> Self:
+        return replace(self, level=0.0)
+
+
+@dataclass(frozen=True, slots=True)
 class FlowSde:
     """Flow-GRPO's SDE with the marginals of the rectified-flow ODE (arXiv:2505.05470, eq. 9); level 0 is Euler.
 
-    An Euler-Maruyama step: exact only as the step size goes to 0. Times above `t_max` use its diffusion coefficient,
-    which is infinite at t = 1.
+    g = level sqrt(t / (1 - t)), infinite at t = 1: times above `t_max` use that of `t_max`.
     """
 
     level: float = 0.7
@@ -88,14 +112,41 @@ class FlowSde:
             raise UserError(f"flow SDE: level {self.level} must be >= 0 and t_max {self.t_max} between 0 and 1")
 
     def step(self, schedule: Schedule, prediction: Prediction, x: Tensor, t: Tensor, t_next: Tensor) -> Gaussian:
-        if not isinstance(schedule, RectifiedFlow):
-            raise UserError("the flow SDE needs a rectified-flow model (SD3, FLUX); use DDIM with eta for this one")
-        time, dt = t.clamp_max(self.t_max), t - t_next
-        g = self.level * (time / (1 - time)).sqrt()
-        v = prediction.velocity
-        pull = expand(g**2 / (2 * time), x)
-        drift = v + pull * (x + expand(1 - time, x) * v)
-        return Gaussian(x - drift * expand(dt, x), expand(g * dt.sqrt(), x))
+        time = t.clamp_max(self.t_max)
+        return _euler_maruyama(self.level * (time / (1 - time)).sqrt(), schedule, prediction, x, (t, t_next))
 
     def deterministic(self) -> Self:
         return replace(self, level=0.0)
+
+
+@dataclass(frozen=True, slots=True)
+class DanceSde:
+    """DanceGRPO's SDE of a rectified flow (arXiv:2505.07818, eq. 6): the same marginals with a constant g = level."""
+
+    level: float = 0.3
+
+    def __post_init__(self) -> None:
+        if self.level < 0:
+            raise UserError(f"dance SDE: level {self.level} must be >= 0")
+
+    def step(self, schedule: Schedule, prediction: Prediction, x: Tensor, t: Tensor, t_next: Tensor) -> Gaussian:
+        return _euler_maruyama(torch.full_like(t, self.level), schedule, prediction, x, (t, t_next))
+
+    def deterministic(self) -> Self:
+        return replace(self, level=0.0)
+
+
+def _euler_maruyama(
+    g: Tensor, schedule: Schedule, prediction: Prediction, x: Tensor, times: tuple[Tensor, Tensor]
+) -> Gaussian:
+    """A step of dx = (v - g^2 / 2 score) dt + g dw, whose marginals are the flow's for any g [B]; exact as dt -> 0.
+
+    The score is -(x + (1 - t) v) / t.
+    """
+    if not isinstance(schedule, RectifiedFlow):
+        raise UserError(
+            "the flow and dance SDEs need a rectified-flow model (SD3, FLUX); use ddim with eta, or cps, for this one"
+        )
+    (t, t_next), v = times, prediction.velocity
+    drift = v + expand(g**2 / (2 * t), x) * (x + expand(1 - t, x) * v)
+    return Gaussian(x - drift * expand(t - t_next, x), expand(g * (t - t_next).sqrt(), x))

@@ -21,6 +21,7 @@ from safediffusion.core.types import expand
 
 PREDICTIONS = ("epsilon", "v_prediction")
 SPACINGS = ("leading", "linspace", "trailing")
+SIGMAS = ("karras", "exponential", "beta")  # re-spacings of a flow's grid that no published base uses
 DATA = -1  # the timestep of a DiscreteSchedule that means clean data
 
 
@@ -146,11 +147,29 @@ class DiscreteSchedule:
 class RectifiedFlow:
     """alpha = 1 - t, sigma = t, t in [0, 1]; the network returns the velocity (SD3, FLUX).
 
-    `shift` moves the grid towards noise, t -> shift t / (1 + (shift - 1) t), as high resolutions want.
+    The grid goes evenly from 1 to `last` and then to 0 (`last` None: evenly to 0 in one), and `shift` moves it towards
+    noise, t -> shift t / (1 + (shift - 1) t), as high resolutions want.
     """
 
-    def __init__(self, shift: float = 1.0) -> None:
-        self.shift = shift
+    def __init__(self, shift: float = 1.0, *, last: float | None = None) -> None:
+        self.shift, self.last = shift, last
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any], *, tokens: int, even: bool) -> RectifiedFlow:
+        """The schedule a FlowMatchEulerDiscreteScheduler's configuration describes, for images of `tokens` patches.
+
+        `even`: evenly to 0 (FLUX's pipeline); otherwise to the schedule's own smallest time (SD3's).
+        """
+        odd = [k for k in ("shift_terminal", "invert_sigmas", *(f"use_{n}_sigmas" for n in SIGMAS)) if config.get(k)]
+        if odd or config.get("time_shift_type", "exponential") != "exponential":
+            raise UserError(
+                f"the scheduler configuration sets {odd[0] if odd else 'time_shift_type'}, which is not supported; "
+                "use the scheduler that SD3 and FLUX were published with"
+            )
+        fixed = 1.0 if config.get("use_dynamic_shifting") else float(config.get("shift", 1.0))
+        shift = math.exp(resolution_shift(config, tokens)) if config.get("use_dynamic_shifting") else fixed
+        first = 1 / config.get("num_train_timesteps", 1000)
+        return cls(shift, last=None if even else fixed * first / (1 + (fixed - 1) * first))
 
     def alpha_sigma(self, t: Tensor) -> tuple[Tensor, Tensor]:
         return 1 - t, t
@@ -163,8 +182,18 @@ class RectifiedFlow:
         return prediction.velocity
 
     def grid(self, steps: int) -> Tensor:
-        t = torch.linspace(1.0, 0.0, steps + 1)
+        if self.last is None:
+            t = torch.linspace(1.0, 0.0, steps + 1)
+        else:
+            t = torch.cat([torch.linspace(1.0, self.last, steps), torch.zeros(1)])
         return self.shift * t / (1 + (self.shift - 1) * t)
+
+
+def resolution_shift(config: Mapping[str, Any], tokens: int) -> float:
+    """mu of the dynamic shift of SD3 and FLUX (arXiv:2403.03206, section 5.3.2): linear in the number of patches."""
+    low, high = config.get("base_image_seq_len", 256), config.get("max_image_seq_len", 4096)
+    start, end = config.get("base_shift", 0.5), config.get("max_shift", 1.15)
+    return float(start + (end - start) * (tokens - low) / (high - low))
 
 
 def add_noise(schedule: Schedule, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:

@@ -15,71 +15,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, UNet2DConditionModel
 from huggingface_hub import try_to_load_from_cache
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, CLIPTextModel
+from transformers import CLIPConfig, CLIPModel
 
-from safediffusion.core.errors import UserError
-
+from .architecture import Architecture
 from .banks import FullBank, LoraBank, LoraSpec
-from .load import PRECISIONS, resolve, split
+from .load import PRECISIONS
+from .policy import Backbone, Drawing
+from .registry import MODELS
 
-PARTS = {
-    "unet": "unet/config.json",
-    "vae": "vae/config.json",
-    "text": "text_encoder/config.json",
-    "scheduler": "scheduler/scheduler_config.json",
-}
-SD1: dict[str, dict[str, Any]] = {  # the published configuration of Stable Diffusion v1.x, where its files are not here
-    "unet": {
-        "sample_size": 64,
-        "cross_attention_dim": 768,
-        "attention_head_dim": 8,
-        "block_out_channels": (320, 640, 1280, 1280),
-    },
-    "vae": {
-        "down_block_types": ("DownEncoderBlock2D",) * 4,
-        "up_block_types": ("UpDecoderBlock2D",) * 4,
-        "block_out_channels": (128, 256, 512, 512),
-        "layers_per_block": 2,
-        "sample_size": 512,
-    },
-    "text": {
-        "hidden_size": 768,
-        "intermediate_size": 3072,
-        "num_hidden_layers": 12,
-        "num_attention_heads": 12,
-        "projection_dim": 768,
-    },
-    "scheduler": {
-        "beta_start": 0.00085,
-        "beta_end": 0.012,
-        "beta_schedule": "scaled_linear",
-        "set_alpha_to_one": False,
-        "steps_offset": 1,
-    },
-}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Architecture:
-    """The configuration files of a pipeline. `assumed` when they are not on this machine and SD v1's stand in."""
-
-    unet: Mapping[str, Any]
-    vae: Mapping[str, Any]
-    text: Mapping[str, Any]
-    scheduler: Mapping[str, Any]
-    assumed: bool
-
-    @property
-    def latent_shape(self) -> tuple[int, int, int]:
-        size = self.unet["sample_size"]
-        height, width = (size, size) if isinstance(size, int) else size
-        return int(self.unet.get("in_channels", 4)), int(height), int(width)
+TRAINED = ("unet", "transformer")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,6 +46,7 @@ class Load:
     rollout_batch: int
     guided: bool
     encoder: str | None  # the scorers' CLIP: a folder or hub id
+    drawing: Drawing = Drawing()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,98 +66,79 @@ class Memory:
         return self.weights + self.optimizer + self.rollout + max(self.training, self.sampling, self.decoding)
 
 
-def read_architecture(model: str) -> Architecture:
-    """The configuration of `model` without its weights; SD v1's for a hub id that is not in the local cache."""
-    base = resolve(split(model)[0])
-    folder = Path(base)
-    if folder.is_file():
-        return Architecture(**SD1, assumed=True)
-    if not folder.is_dir() and str(base).count("/") != 1:
-        raise UserError(f"there is no model at {base}; give a diffusers folder, a .safetensors checkpoint or a hub id")
-    found = {name: _read(folder, str(base), path) for name, path in PARTS.items()}
-    known = {name: config for name, config in found.items() if config is not None}
-    if folder.is_dir() and len(known) < len(PARTS):
-        missing = next(path for name, path in PARTS.items() if name not in known)
-        raise UserError(
-            f"{folder} has no {missing}, so it is no complete diffusers model; save one with save_pretrained"
-        )
-    return Architecture(**(known if len(known) == len(PARTS) else SD1), assumed=len(known) < len(PARTS))
-
-
-def _read(folder: Path, hub_id: str, path: str) -> dict[str, Any] | None:
-    cached = str(folder / path) if folder.is_dir() else try_to_load_from_cache(hub_id, path)
-    if not isinstance(cached, str) or not Path(cached).is_file():
-        return None
-    try:
-        config: dict[str, Any] = json.loads(Path(cached).read_text())
-    except ValueError as error:
-        raise UserError(f"{cached} is damaged ({error}); download or save the model again") from error
-    return config
-
-
 def measure(architecture: Architecture, load: Load) -> Memory:
     """The memory of one process under `load`."""
     dtype = PRECISIONS[load.precision]
-    unet, vae, text = _networks(architecture)
-    bank = FullBank(unet) if load.weights is None else LoraBank(unet, load.weights, frozen_dtype=dtype)
+    networks = architecture.networks()
+    trained_part = next(name for name in TRAINED if name in networks)
+    network = networks[trained_part]
+    bank = FullBank(network) if load.weights is None else LoraBank(network, load.weights, frozen_dtype=dtype)
+    if load.weights is not None:  # what is only used is stored as it computes
+        for part in networks.values():
+            _stored(part, dtype) if part is not network else None
     trained = _bytes(bank.parameters())
     encoder = 0 if load.encoder is None else _encoder_bytes(load.encoder)
-    latent = 4 * math.prod(architecture.latent_shape)
-    with FakeTensorMode():
-        _realize(unet)
-        _realize(vae)
+    fake = FakeTensorMode(allow_non_fake_inputs=True)
+    with fake:
+        for part in networks.values():
+            _realize(part)
+    learns = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    backbone = MODELS.get(architecture.kind)(
+        architecture.pipeline(networks), dtype=dtype, device="cpu", drawing=load.drawing
+    )
+    for parameter in learns:  # a backbone freezes what it is given
+        parameter.requires_grad_(True)
+    latent = 4 * math.prod(backbone.latent_shape)
+    with fake:
+        backbone.unconditional(1)  # a text is encoded once, so what that takes is gone again
         sampled = load.rollout_batch * (2 if load.guided else 1)
         return Memory(
-            weights=sum(_bytes(part.parameters()) for part in (unet, vae, text))
+            weights=sum(_bytes(part.parameters()) for part in networks.values())
             + (encoder or 0)
             + load.copies * trained,
             optimizer=3 * trained,
             rollout=load.images * (load.recorded * load.per_step + 1) * latent,
-            training=max(0, _peak(lambda: _learn(unet, architecture, load), dtype) - trained),
-            sampling=_peak(lambda: _forward(unet, architecture, sampled, grad=False), dtype),
-            decoding=_peak(lambda: _decode(vae, architecture, load.rollout_batch), dtype),
+            training=max(0, _peak(lambda: _learn(backbone, load)) - trained),
+            sampling=_peak(lambda: _forward(backbone, sampled, grad=False)),
+            decoding=_peak(lambda: _decode(backbone, load.rollout_batch)),
             uncounted=(str(load.encoder),) if encoder is None else (),
         )
 
 
-def _networks(architecture: Architecture) -> tuple[nn.Module, AutoencoderKL, nn.Module]:
-    """UNet, VAE and text encoder without any data."""
-    with torch.device("meta"):
-        unet: nn.Module = UNet2DConditionModel.from_config(dict(architecture.unet))
-        vae = AutoencoderKL.from_config(dict(architecture.vae))
-        text = CLIPTextModel(CLIPTextConfig.from_dict(dict(architecture.text)))
-    return unet, vae.requires_grad_(False), text
+def _stored(network: nn.Module, dtype: torch.dtype) -> None:
+    for parameter in network.parameters():
+        parameter.data = parameter.data.to(dtype)
 
 
 def _realize(network: nn.Module) -> None:
-    """Under a FakeTensorMode: give a network of meta tensors ones that claim to lie in memory."""
+    """Under a FakeTensorMode: give a network of meta tensors ones that claim to lie in memory; shared ones stay so."""
+    made: dict[nn.Parameter, nn.Parameter] = {}
     for module in network.modules():
         for name, old in list(module.named_parameters(recurse=False)):
-            fake = nn.Parameter(torch.empty(old.shape, dtype=old.dtype), requires_grad=old.requires_grad)
-            module.register_parameter(name, fake)
+            if old not in made:
+                made[old] = nn.Parameter(torch.empty(old.shape, dtype=old.dtype), requires_grad=old.requires_grad)
+            module.register_parameter(name, made[old])
         for name, buffer in list(module.named_buffers(recurse=False)):
             module.register_buffer(name, torch.empty(buffer.shape, dtype=buffer.dtype))
 
 
-def _learn(unet: nn.Module, architecture: Architecture, load: Load) -> None:
-    out = _forward(unet, architecture, load.micro, grad=True)
+def _learn(backbone: Backbone, load: Load) -> None:
+    out = _forward(backbone, load.micro, grad=True)
     for _ in range(load.further_passes):
-        _forward(unet, architecture, load.micro, grad=False)
-    out.float().sum().backward()  # type: ignore[no-untyped-call]
+        _forward(backbone, load.micro, grad=False)
+    out.sum().backward()  # type: ignore[no-untyped-call]
 
 
-def _forward(unet: nn.Module, architecture: Architecture, count: int, *, grad: bool) -> Tensor:
-    x, t = torch.zeros(count, *architecture.latent_shape), torch.zeros(count)
-    words = int(architecture.text.get("max_position_embeddings", 77))
-    cond = torch.zeros(count, words, int(architecture.unet["cross_attention_dim"]))
+def _forward(backbone: Backbone, count: int, *, grad: bool) -> Tensor:
+    cond = backbone.unconditional(count)
     with torch.set_grad_enabled(grad):
-        out: Tensor = unet(x, t, encoder_hidden_states=cond, return_dict=False)[0]
-    return out
+        x, t = torch.zeros(count, *backbone.latent_shape), torch.zeros(count)
+        return backbone.forward(backbone.network, x, t, cond)
 
 
 @torch.no_grad()
-def _decode(vae: AutoencoderKL, architecture: Architecture, count: int) -> None:
-    vae.decode(torch.zeros(count, *architecture.latent_shape))
+def _decode(backbone: Backbone, count: int) -> None:
+    backbone.decode(torch.zeros(count, *backbone.latent_shape))
 
 
 class _Allocations(TorchDispatchMode):
@@ -235,9 +166,9 @@ class _Allocations(TorchDispatchMode):
         self.live -= size
 
 
-def _peak(work: Callable[[], object], dtype: torch.dtype) -> int:
+def _peak(work: Callable[[], object]) -> int:
     counted = _Allocations()
-    with counted, torch.autocast("cpu", dtype=dtype, enabled=dtype is not torch.float32):
+    with counted:
         work()
     return counted.peak
 
@@ -248,8 +179,9 @@ def _bytes(parameters: Any) -> int:
 
 def _encoder_bytes(name: str) -> int | None:
     """Of a CLIP in float32; None when its configuration is not on this machine."""
-    config = _read(Path(name), name, "config.json")
-    if config is None:
+    folder = Path(name)
+    found = str(folder / "config.json") if folder.is_dir() else try_to_load_from_cache(name, "config.json")
+    if not isinstance(found, str) or not Path(found).is_file():
         return None
     with torch.device("meta"):
-        return _bytes(CLIPModel(CLIPConfig.from_dict(config)).parameters())
+        return _bytes(CLIPModel(CLIPConfig.from_dict(json.loads(Path(found).read_text()))).parameters())

@@ -15,9 +15,10 @@ from safediffusion.diffusion.denoise import Plan
 from safediffusion.diffusion.dynamics import Ddim
 
 from .banks import FrozenBank, FullBank, LoraBank, LoraSpec
-from .files import apply_weights, read_pipeline
-from .policy import Bank, Policy
-from .sd1 import Sd1Backbone
+from .files import apply_weights
+from .policy import Bank, Drawing, Policy
+from .registry import MODELS
+from .source import read_pipeline
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 PLAN = Plan(steps=50, guidance=7.5, dynamics=Ddim(0.0))
@@ -29,6 +30,7 @@ def load_policy(
     weights: LoraSpec | Literal["full"] | None = None,
     device: torch.device | str = "cpu",
     precision: str = "fp32",
+    drawing: Drawing = Drawing(),  # noqa: B008
 ) -> Policy:
     """The policy of `model`; `weights` says what is trained in it, None for a model that is only sampled from.
 
@@ -37,11 +39,12 @@ def load_policy(
     if precision not in PRECISIONS:
         raise UserError(f"unknown precision '{precision}'; {suggest(precision, PRECISIONS)}")
     base, extras = split(model)
-    pipe = read_pipeline(resolve(base))
+    dtype = PRECISIONS[precision]
+    exact = precision == "fp32" or weights == "full" or extras  # then every weight is kept as it was saved
+    pipe = read_pipeline(resolve(base), dtype=None if exact else dtype)
     for extra in extras:
         apply_weights(pipe, weights_file(extra))
-    dtype = PRECISIONS[precision]
-    backbone = Sd1Backbone(pipe, dtype=dtype, device=device)
+    backbone = MODELS.get(type(pipe).__name__)(pipe, dtype=dtype, device=device, drawing=drawing)
     bank: Bank
     if weights is None:
         bank = FrozenBank(backbone.network, frozen_dtype=dtype)

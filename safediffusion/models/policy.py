@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
@@ -22,6 +23,14 @@ class Weights(StrEnum):
     BEHAVIOR = "behavior"  # what samples (lags LIVE in off-policy methods)
     REFERENCE = "reference"  # the frozen start
     EMA = "ema"  # what is evaluated and exported
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drawing:
+    """What a model is told of the pictures it draws; None leaves it to the model."""
+
+    size: tuple[int, int] | None = None  # (height, width) in pixels
+    embedded_guidance: float | None = None  # for networks that were distilled to take guidance as an input (FLUX dev)
 
 
 class Backbone(Protocol):

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Sequence
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -14,10 +12,10 @@ from safediffusion.core.prompt import Prompt
 from safediffusion.core.types import Conditioning
 from safediffusion.diffusion.schedule import DiscreteSchedule
 
-from .files import read_pipeline
+from .parts import Frozen, Vae, latent_size, refuse_embedded_guidance, tokens
 from .pipelines import StableDiffusionPipeline
-
-CACHED_TEXTS = 1024
+from .policy import Drawing
+from .texts import Texts
 
 
 class Sd1Backbone:
@@ -32,6 +30,7 @@ class Sd1Backbone:
         *,
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
+        drawing: Drawing = Drawing(),  # noqa: B008
     ) -> None:
         config = pipe.unet.config
         if config.in_channels != config.out_channels:
@@ -39,21 +38,17 @@ class Sd1Backbone:
                 f"this UNet takes {config.in_channels} channels and returns {config.out_channels}; "
                 "inpainting and upscaling models cannot be aligned from text alone, use a text-to-image checkpoint"
             )
-        self.pipe, self.dtype, self.device = pipe, dtype, torch.device(device)
-        for part in (pipe.unet, pipe.vae, pipe.text_encoder):
-            part.requires_grad_(False).eval().to(self.device)
+        refuse_embedded_guidance(drawing)
+        self.pipe = pipe
+        self._frozen = Frozen(pipe.unet, pipe.vae, pipe.text_encoder, dtype=dtype, device=device)
+        self._vae, self._texts = Vae(pipe.vae, self._frozen), Texts(self._encode)
         self.schedule = DiscreteSchedule.from_config(pipe.scheduler.config)
-        size = config.sample_size
-        height, width = (size, size) if isinstance(size, int) else size
-        self.latent_shape: tuple[int, ...] = (config.in_channels, height, width)
-        self._texts: OrderedDict[str, Tensor] = OrderedDict()
+        side = latent_size(drawing, config.sample_size, step=self._vae.factor, factor=self._vae.factor)
+        self.latent_shape: tuple[int, ...] = (config.in_channels, *side)
 
-    @classmethod
-    def from_folder(
-        cls, path: Path | str, *, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"
-    ) -> Sd1Backbone:
-        """The model in a diffusers folder or under a hub id."""
-        return cls(read_pipeline(path), dtype=dtype, device=device)
+    @property
+    def device(self) -> torch.device:
+        return self._frozen.device
 
     @property
     def network(self) -> nn.Module:
@@ -61,53 +56,25 @@ class Sd1Backbone:
         return unet
 
     def encode(self, prompts: Sequence[Prompt]) -> Conditioning:
-        """{"text": [B, L, D]}; a text beyond the encoder's length is cut, as everywhere with CLIP.
-
-        Texts are encoded one at a time, so that an embedding does not depend on its neighbours in the batch.
-        """
-        distinct = {text: self._text(text) for text in dict.fromkeys(prompt.text for prompt in prompts)}
-        return Conditioning({"text": torch.stack([distinct[prompt.text] for prompt in prompts])})
+        """{"text": [B, L, D]}; a text beyond the encoder's length is cut, as everywhere with CLIP."""
+        return self._texts.conditioning([prompt.text for prompt in prompts])
 
     def unconditional(self, count: int) -> Conditioning:
-        return Conditioning({"text": self._text("").expand(count, -1, -1)})
+        return self._texts.repeated("", count)
 
-    def _text(self, text: str) -> Tensor:
-        """[L, D] float32, from the cache of the texts used last."""
-        if text not in self._texts:
-            self._texts[text] = self._encode(text)
-            if len(self._texts) > CACHED_TEXTS:
-                self._texts.popitem(last=False)
-        self._texts.move_to_end(text)
-        return self._texts[text]
-
-    @torch.no_grad()
-    def _encode(self, text: str) -> Tensor:
-        tokenizer = self.pipe.tokenizer
-        tokens = tokenizer(
-            [text], padding="max_length", max_length=tokenizer.model_max_length, truncation=True, return_tensors="pt"
-        )
-        with self._autocast():
-            states: Tensor = self.pipe.text_encoder(tokens.input_ids.to(self.device), attention_mask=None)[0]
-        return states[0].float()
+    def _encode(self, text: str) -> dict[str, Tensor]:
+        ids = tokens(self.pipe.tokenizer, text).to(self.device)
+        with self._frozen.autocast():
+            states: Tensor = self.pipe.text_encoder(ids, attention_mask=None)[0]
+        return {"text": states[0].float()}
 
     def forward(self, network: nn.Module, x: Tensor, t: Tensor, cond: Conditioning) -> Tensor:
-        with self._autocast():
+        with self._frozen.autocast():
             raw: Tensor = network(x, t, encoder_hidden_states=cond.tensors["text"], return_dict=False)[0]
         return raw.float()
 
     def decode(self, latents: Tensor) -> Tensor:
-        config = self.pipe.vae.config
-        with self._autocast():
-            pixels: Tensor = self.pipe.vae.decode(
-                latents / config.scaling_factor + (config.shift_factor or 0.0), return_dict=False
-            )[0]
-        return (pixels.float() / 2 + 0.5).clamp(0, 1)
+        return self._vae.decode(latents)
 
     def to_latents(self, images: Tensor) -> Tensor:
-        config = self.pipe.vae.config
-        with self._autocast():
-            latents: Tensor = self.pipe.vae.encode(images * 2 - 1).latent_dist.mode()
-        return (latents.float() - (config.shift_factor or 0.0)) * float(config.scaling_factor)
-
-    def _autocast(self) -> torch.autocast:
-        return torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype is not torch.float32)
+        return self._vae.encode(images)

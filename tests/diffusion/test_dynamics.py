@@ -12,7 +12,7 @@ from safediffusion.core.errors import UserError
 from safediffusion.core.noise import Noise
 from safediffusion.core.types import Conditioning, expand
 from safediffusion.diffusion.denoise import Plan, denoise
-from safediffusion.diffusion.dynamics import Ddim, Dynamics, FlowSde, Gaussian
+from safediffusion.diffusion.dynamics import Cps, DanceSde, Ddim, Dynamics, FlowSde, Gaussian
 from safediffusion.diffusion.schedule import DiscreteSchedule, Prediction, RectifiedFlow, Schedule
 from tests import tiny
 
@@ -72,7 +72,9 @@ def test_eta_one_is_the_posterior_of_ddpm() -> None:
 def test_the_deterministic_flow_steps_are_euler() -> None:
     schedule, (x, v) = RectifiedFlow(), draws(2)
     t, s = torch.full((2,), 0.7), torch.full((2,), 0.5)
-    for dynamics in (Ddim(0.0), FlowSde(0.0), Ddim(1.0).deterministic(), FlowSde(0.7).deterministic()):
+    noisy: tuple[Dynamics, ...] = (Ddim(1.0), FlowSde(0.7), DanceSde(0.3), Cps(0.8))
+    quiet: tuple[Dynamics, ...] = (Ddim(0.0), FlowSde(0.0), Cps(0.0), *(each.deterministic() for each in noisy))
+    for dynamics in quiet:
         step = dynamics.step(schedule, schedule.read(v, x, t), x, t, s)
         torch.testing.assert_close(step.mean, x - 0.2 * v, atol=1e-5, rtol=1e-5)
         assert float(step.std.max()) == 0
@@ -131,6 +133,10 @@ VP = DiscreteSchedule.from_config(tiny.scheduler("v_prediction", spacing="traili
         (RectifiedFlow(), FlowSde(0.5), None),
         (RectifiedFlow(), FlowSde(0.7), None),
         (RectifiedFlow(), FlowSde(0.7), (0, 250)),
+        (RectifiedFlow(3.0, last=0.003), FlowSde(0.7), None),
+        (RectifiedFlow(), DanceSde(0.3), None),
+        (RectifiedFlow(), DanceSde(0.6), None),
+        (VP, Cps(0.0), None),
     ],
 )
 def test_every_sampler_ends_in_the_distribution_of_the_data(
@@ -147,11 +153,57 @@ def test_every_sampler_ends_in_the_distribution_of_the_data(
     assert float(skew) == pytest.approx(0, abs=0.05)
 
 
+@pytest.mark.parametrize("schedule", [VP, RectifiedFlow()])
+@pytest.mark.parametrize("level", [0.3, 0.8])
+def test_cps_ends_in_the_normal_that_its_recursion_gives(schedule: Schedule, level: float) -> None:
+    """Its fresh noise does not shrink with the step, so the end is narrower than the data; how much is worked out here.
+
+    With an exact denoiser of N(mu, s^2) every step is affine in x: (mean, variance) follow it in Python floats.
+    """
+    exact, steps = Exact(schedule, mu=0.6, scale=0.5), 20
+    noise = Noise(((0, "marginal", 0),), (40000,))
+    plan = Plan(steps=steps, dynamics=Cps(level))
+    x, _ = denoise(exact, Conditioning({"text": torch.zeros(1, 1)}), noise, plan)
+    mean, variance = 0.0, 1.0
+    grid = schedule.grid(steps)
+    for now, then in zip(grid[:-1], grid[1:], strict=True):
+        (alpha, sigma), (to, left) = ([float(v) for v in schedule.alpha_sigma(t.view(1))] for t in (now, then))
+        total = alpha**2 * 0.25 + sigma**2
+        slope = to * alpha * 0.25 / total + left * math.cos(level * math.pi / 2) * sigma / total
+        mean, variance = (
+            to * 0.6 + slope * (mean - alpha * 0.6),
+            slope**2 * variance + (left * math.sin(level * math.pi / 2)) ** 2,
+        )
+    assert float(x.mean()) == pytest.approx(mean, abs=0.01)
+    assert float(x.std()) == pytest.approx(math.sqrt(variance), abs=0.01)
+    assert variance < 0.24 if level == 0.8 else variance < 0.25
+
+
+def test_a_cps_step_has_the_noise_its_time_says() -> None:
+    # t 0.8 -> 0.5, x0 = 2, noise = -1: mean 0.5 * 2 - 0.5 cos(0.4 pi), std 0.5 sin(0.4 pi)
+    x, times = torch.tensor([[0.2 * 2 + 0.8 * -1]]), (torch.tensor([0.8]), torch.tensor([0.5]))
+    step = Cps(0.8).step(RectifiedFlow(), Prediction(torch.tensor([[2.0]]), torch.tensor([[-1.0]])), x, *times)
+    assert step.mean.item() == pytest.approx(1 - 0.5 * math.cos(0.4 * math.pi))
+    assert step.std.item() == pytest.approx(0.5 * math.sin(0.4 * math.pi))
+
+
+def test_a_dance_step_by_hand() -> None:
+    # t 0.5 -> 0.4, x = 1, v = 2, g = 0.3: drift 2 + 0.09 / 1 * (1 + 0.5 * 2) = 2.18, std 0.3 sqrt(0.1)
+    schedule, x, t = RectifiedFlow(), torch.tensor([[1.0]]), torch.tensor([0.5])
+    step = DanceSde(0.3).step(schedule, schedule.read(torch.tensor([[2.0]]), x, t), x, t, torch.tensor([0.4]))
+    assert step.mean.item() == pytest.approx(1 - 0.218)
+    assert step.std.item() == pytest.approx(0.3 * math.sqrt(0.1))
+
+
 def test_impossible_dynamics_are_refused() -> None:
+    with pytest.raises(UserError, match="CPS: level 1.1 must lie between 0"):
+        Cps(1.1)
+    with pytest.raises(UserError, match="dance SDE: level -0.1 must be >= 0"):
+        DanceSde(-0.1)
     with pytest.raises(UserError, match="eta is 1.5; DDIM allows 0"):
         Ddim(1.5)
     with pytest.raises(UserError, match="t_max 1.0 between 0 and 1"):
         FlowSde(0.7, t_max=1.0)
     x = torch.zeros(1, 1)
-    with pytest.raises(UserError, match="flow SDE needs a rectified-flow model"):
+    with pytest.raises(UserError, match="flow and dance SDEs need a rectified-flow model"):
         FlowSde().step(VP, Prediction(x, x), x, torch.tensor([9.0]), torch.tensor([5.0]))

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 from safediffusion.core.errors import UserError
+from safediffusion.models.architecture import Architecture, published, read_architecture
 from safediffusion.models.banks import LoraSpec
-from safediffusion.models.footprint import Architecture, Load, Memory, _Allocations, measure, read_architecture
-from tests import small, tiny
+from safediffusion.models.footprint import Load, Memory, _Allocations, measure
+from safediffusion.models.policy import Drawing
+from tests import families, small, tiny
 
 
 def load(*, weights: LoraSpec | None = None, copies: int = 0, micro: int = 2) -> Load:
@@ -70,11 +75,48 @@ def test_activations_are_those_of_a_real_forward_and_backward(full: Memory, lora
 def test_a_model_that_is_not_there_or_not_whole_is_named(folders: small.Folders, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="there is no model at nowhere"):
         read_architecture("nowhere")
-    (tmp_path / "unet").mkdir()
-    (tmp_path / "unet" / "config.json").write_text("{}")
-    with pytest.raises(UserError, match=r"has no vae/config\.json, so it is no complete diffusers model"):
+    with pytest.raises(UserError, match=r"has no model_index\.json, so it is no diffusers model"):
         read_architecture(str(tmp_path))
-    (tmp_path / "unet" / "config.json").write_text("{")
-    with pytest.raises(UserError, match=r"unet/config\.json is damaged"):
+    index = json.loads((folders.model / "model_index.json").read_text())
+    (tmp_path / "model_index.json").write_text(json.dumps(index))
+    with pytest.raises(UserError, match=r"has no scheduler/scheduler_config\.json, so it is no complete"):
+        read_architecture(str(tmp_path))
+    shutil.copytree(folders.model / "scheduler", tmp_path / "scheduler")
+    (tmp_path / "scheduler" / "scheduler_config.json").write_text("{")
+    with pytest.raises(UserError, match=r"scheduler_config\.json is damaged"):
+        read_architecture(str(tmp_path))
+    (tmp_path / "model_index.json").write_text('{"_class_name": "AuraFlowPipeline"}')
+    with pytest.raises(UserError, match="unknown pipeline class 'AuraFlowPipeline'; .*known: FluxPipeline"):
         read_architecture(str(tmp_path))
     assert read_architecture("someone/a-model-nobody-has").assumed
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "trained"),
+    [
+        ("stable-diffusion-v1-5/stable-diffusion-v1-5", "StableDiffusionPipeline", 859_520_964),
+        ("stabilityai/stable-diffusion-xl-base-1.0", "StableDiffusionXLPipeline", 2_567_463_684),
+        ("stabilityai/stable-diffusion-3.5-medium", "StableDiffusion3Pipeline", 2_243_171_520),
+        ("stabilityai/stable-diffusion-3.5-large", "StableDiffusion3Pipeline", 8_056_627_520),
+        ("black-forest-labs/FLUX.1-dev", "FluxPipeline", 11_901_408_320),
+    ],
+)
+def test_published_architectures_have_the_published_size(name: str, kind: str, trained: int) -> None:
+    found = published(name)
+    assert found.kind == kind and found.assumed
+    networks = found.networks()
+    network = networks["unet" if "unet" in networks else "transformer"]
+    assert sum(parameter.numel() for parameter in network.parameters()) == trained
+
+
+@pytest.mark.parametrize("family", ["sdxl", "sd3", "flux"])
+def test_every_family_is_counted_from_its_folder(family: str, tmp_path: Path) -> None:
+    pipe = {"sdxl": families.sdxl, "sd3": families.sd3, "flux": families.flux}[family]()
+    pipe.save_pretrained(tmp_path)
+    parts = [part for part in pipe.components.values() if isinstance(part, torch.nn.Module)]
+    spec = LoraSpec(rank=2, alpha=2)
+    found = measure(read_architecture(str(tmp_path)), replace(load(weights=spec), drawing=Drawing(size=(16, 16))))
+    adapters = found.optimizer // 12
+    assert adapters > 0
+    assert found.weights == 4 * (sum(p.numel() for part in parts for p in part.parameters()) + adapters)
+    assert min(found.training, found.sampling, found.decoding) > 0

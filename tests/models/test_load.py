@@ -6,17 +6,27 @@ import hashlib
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from huggingface_hub.errors import (
+    EntryNotFoundError,
+    GatedRepoError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
 from safetensors.torch import save_file
 
 from safediffusion.core.errors import UserError
 from safediffusion.diffusion.denoise import Plan
 from safediffusion.diffusion.dynamics import Ddim
+from safediffusion.models import source
 from safediffusion.models.banks import LoraSpec
 from safediffusion.models.files import write_weights
 from safediffusion.models.load import default_plan, load_policy, split, weights_file
+from safediffusion.models.pipelines import StableDiffusionPipeline
 from safediffusion.models.policy import Policy, Weights
 from tests import tiny
 
@@ -135,13 +145,23 @@ def test_models_that_cannot_be_loaded_say_why(folder: Path, tmp_path: Path) -> N
     empty, other, broken = (tmp_path / name for name in ("empty", "other", "broken"))
     empty.mkdir()
     other.mkdir()
-    (other / "model_index.json").write_text('{"_class_name": "FluxPipeline"}')
+    (other / "model_index.json").write_text('{"_class_name": "AuraFlowPipeline"}')
+    refiner = tmp_path / "refiner"
+    refiner.mkdir()
+    (refiner / "model_index.json").write_text('{"_class_name": "StableDiffusionXLImg2ImgPipeline"}')
+    pickled = tmp_path / "model.ckpt"
+    pickled.write_bytes(b"\x80\x02}q\x00.")
+    lora = tmp_path / "lora.safetensors"
+    save_file({"unet.x.lora_A.weight": torch.zeros(1)}, lora)
     shutil.copytree(folder, broken)
     (broken / "unet" / "diffusion_pytorch_model.safetensors").write_bytes(b"cut")
     for model, message in (
         (str(tmp_path / "nowhere"), "there is no model at .*nowhere; give a diffusers folder"),
         (str(empty), "has no model_index.json"),
-        (str(other), "holds a FluxPipeline; the supported pipelines are: StableDiffusionPipeline"),
+        (str(other), "holds a AuraFlowPipeline. The supported pipelines are: FluxPipeline, StableDiffusion3Pipeline"),
+        (str(refiner), "It is SDXL's refiner; align the base it polishes"),
+        (str(pickled), "is no safetensors file.*pickled checkpoints .* are never opened"),
+        (str(lora), r"no single-file checkpoint of a supported model.*goes after its base: BASE\+lora.safetensors"),
         (str(broken), "could not be loaded"),
         (f"{folder}+{tmp_path / 'no.safetensors'}", "there is no LoRA file and no run folder at"),
         (f"{folder}+{empty}", "holds no finished checkpoint"),
@@ -150,6 +170,43 @@ def test_models_that_cannot_be_loaded_say_why(folder: Path, tmp_path: Path) -> N
             load_policy(model)
     with pytest.raises(UserError, match="unknown precision 'bf15'; did you mean 'bf16'"):
         load_policy(str(folder), precision="bf15")
+
+
+HUB = {
+    GatedRepoError: r"a/b is gated: accept its licence at https://huggingface.co/a/b, log in",
+    RepositoryNotFoundError: r"the hub has no model 'a/b', or it is private",
+    RevisionNotFoundError: r"a/b has no revision 'v9' on the hub; leave out @v9 for main",
+    EntryNotFoundError: r"a/b has no model_index.json in the cache or on the hub",
+    LocalEntryNotFoundError: r"or the hub cannot be reached; check the connection",
+}
+
+
+@pytest.mark.parametrize("kind", HUB, ids=lambda kind: kind.__name__)
+def test_what_the_hub_refuses_is_told_with_the_way_out(kind: type[Exception], monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, str, str | None]] = []
+
+    def refuse(repository: str, file: str, *, revision: str | None) -> str:
+        asked.append((repository, file, revision))
+        raise kind.__new__(kind, "no")  # without the answer of a server, which its __init__ wants
+
+    monkeypatch.setattr(source, "hf_hub_download", refuse)
+    with pytest.raises(UserError, match=HUB[kind]):
+        load_policy("a/b@v9")
+    assert asked == [("a/b", "model_index.json", "v9")]
+
+
+def test_a_hub_id_gives_the_class_that_its_index_names(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The hub is a folder here; that the revision reaches diffusers is what is looked at."""
+    monkeypatch.setattr(source, "hf_hub_download", lambda *_, revision: str(folder / "model_index.json"))
+    whole, seen = StableDiffusionPipeline.from_pretrained, []
+
+    def from_folder(name: str, **options: Any) -> Any:
+        seen.append((name, options.pop("revision")))
+        return whole(str(folder), **options)
+
+    monkeypatch.setattr(StableDiffusionPipeline, "from_pretrained", from_folder)
+    torch.testing.assert_close(output(load_policy("a/b@v9")), output(tiny.policy()))
+    assert seen == [("a/b", "v9")]
 
 
 def test_a_missing_part_is_an_error(folder: Path, tmp_path: Path) -> None:

@@ -13,7 +13,6 @@ from safediffusion.core.noise import Noise
 from safediffusion.core.prompt import Prompt
 from safediffusion.diffusion.denoise import Plan, denoise
 from safediffusion.diffusion.dynamics import Ddim
-from safediffusion.models import sd1
 from safediffusion.models.banks import FrozenBank
 from safediffusion.models.policy import Policy
 from safediffusion.models.sd1 import Sd1Backbone
@@ -46,18 +45,6 @@ def test_each_distinct_text_is_encoded_once() -> None:
     assert torch.equal(text[0], text[2]) and not torch.equal(text[0], text[1])
     backbone.unconditional(3)
     assert torch.equal(backbone.unconditional(2).tensors["text"][1], backbone.encode(prompts("")).tensors["text"][0])
-    assert len(calls) == 4
-
-
-def test_the_text_cache_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sd1, "CACHED_TEXTS", 2)
-    backbone = tiny.backbone()
-    calls = counted(backbone)
-    cond = backbone.encode(prompts("a cat", "a dog", "a tree"))
-    assert len(cond) == 3 and len(calls) == 3
-    backbone.encode(prompts("a tree", "a dog"))
-    assert len(calls) == 3
-    backbone.encode(prompts("a cat"))
     assert len(calls) == 4
 
 

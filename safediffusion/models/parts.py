@@ -1,0 +1,114 @@
+"""What the model families share: frozen parts, tokens, the VAE, and a picture's size."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from safediffusion.core.errors import UserError
+
+from .policy import Drawing
+
+
+class Frozen:
+    """The parts of a pipeline on one device, without gradients, computing in `dtype`.
+
+    Below float32 they run under autocast; what goes in and comes out is float32.
+    """
+
+    def __init__(self, *parts: nn.Module | None, dtype: torch.dtype, device: torch.device | str) -> None:
+        self.dtype, self.device = dtype, torch.device(device)
+        for part in parts:
+            if part is None:
+                continue
+            part.requires_grad_(False).eval()
+            if any(parameter.device != self.device for parameter in part.parameters()):
+                part.to(self.device)
+
+    def autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype is not torch.float32)
+
+
+class Vae:
+    """Pictures [B, 3, H, W] in [0, 1] from latents and back, with the scale and shift of its configuration."""
+
+    def __init__(self, vae: Any, frozen: Frozen) -> None:
+        self._vae, self._frozen = vae, frozen
+
+    @property
+    def factor(self) -> int:
+        """Pixels a latent, along one side."""
+        return int(2 ** (len(self._vae.config.block_out_channels) - 1))
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """float32, differentiable."""
+        scale, shift = self._scale(latents)
+        with self._autocast():
+            pixels: Tensor = self._vae.decode(latents / scale + shift, return_dict=False)[0]
+        return (pixels.float() / 2 + 0.5).clamp(0, 1)
+
+    def encode(self, images: Tensor) -> Tensor:
+        """The mode of the posterior, float32."""
+        with self._autocast():
+            latents: Tensor = self._vae.encode(images * 2 - 1).latent_dist.mode()
+        scale, shift = self._scale(latents)
+        return (latents.float() - shift) * scale
+
+    def _scale(self, latents: Tensor) -> tuple[Tensor, Tensor]:
+        """What latents of the VAE's own are multiplied by after `shift` is taken off, each [1 or C, 1, 1]."""
+        config = self._vae.config
+        shift, std = config.latents_mean or config.shift_factor or 0.0, config.latents_std or 1.0
+        column = [torch.tensor(value, device=latents.device).view(-1, 1, 1) for value in (std, shift)]
+        return float(config.scaling_factor) / column[0], column[1]
+
+    def _autocast(self) -> torch.autocast:
+        """SDXL's VAE overflows in float16 and says so in its configuration; it then runs in float32."""
+        upcast = self._frozen.dtype is torch.float16 and self._vae.config.force_upcast
+        return torch.autocast(self._frozen.device.type, enabled=False) if upcast else self._frozen.autocast()
+
+
+def latent_size(drawing: Drawing, default: Any, *, step: int, factor: int) -> tuple[int, int]:
+    """(height, width) in latents of the pictures asked for, or of the network's own `default`.
+
+    UserError when a side is no multiple of `step` pixels.
+    """
+    if drawing.size is None:
+        height, width = (default, default) if isinstance(default, int) else default
+        return int(height), int(width)
+    height, width = drawing.size
+    if any(side < step or side % step for side in drawing.size):
+        near = " x ".join(str(max(step, side // step * step)) for side in drawing.size)
+        raise UserError(
+            f"a picture of {height} x {width} pixels (height x width) was asked for; this model draws multiples of "
+            f"{step}, e.g. {near}"
+        )
+    return height // factor, width // factor
+
+
+def refuse_embedded_guidance(drawing: Drawing) -> None:
+    """UserError when a network that takes no guidance as an input is given one."""
+    if drawing.embedded_guidance is not None:
+        raise UserError(
+            f"embedded_guidance is {drawing.embedded_guidance}, but this network takes no guidance as an input "
+            "(FLUX.1 dev does); leave it out and use the plan's guidance"
+        )
+
+
+def tokens(tokenizer: Any, text: str, length: int | None = None) -> Tensor:
+    """[1, L], padded to and cut at the tokenizer's length or `length`."""
+    found: Tensor = tokenizer(
+        [text],
+        padding="max_length",
+        max_length=length or tokenizer.model_max_length,
+        truncation=True,
+        return_tensors="pt",
+    ).input_ids
+    return found
+
+
+def clip_states(encoder: Any, tokenizer: Any, text: str, length: int | None = None) -> tuple[Tensor, Tensor]:
+    """[1, L, D] states of the last layer but one, and the first output [1, P]: the projected pooled state, if any."""
+    found = encoder(tokens(tokenizer, text, length).to(encoder.device), output_hidden_states=True)
+    return found.hidden_states[-2], found[0]

@@ -1,0 +1,165 @@
+"""Where a model comes from: a diffusers folder, a single-file checkpoint or a hub id, of one of the families."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import torch
+from huggingface_hub import hf_hub_download
+from huggingface_hub.errors import EntryNotFoundError, GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
+from safetensors import SafetensorError, safe_open
+from torch import nn
+from transformers.utils import logging as transformers_logging
+
+from safediffusion.core.errors import UserError
+
+from .pipelines import DiffusionPipeline
+from .registry import MODELS
+
+NOT_THE_BASE = {"StableDiffusionXLImg2ImgPipeline": "It is SDXL's refiner; align the base it polishes"}
+MARKS = {  # a tensor that only this kind of single-file checkpoint has
+    "conditioner.embedders.0.transformer.text_model.embeddings.position_ids": "StableDiffusionXLPipeline",
+    "conditioner.embedders.1.model.ln_final.weight": "StableDiffusionXLPipeline",
+    "model.diffusion_model.joint_blocks.0.context_block.adaLN_modulation.1.bias": "StableDiffusion3Pipeline",
+    "model.diffusion_model.double_blocks.0.img_attn.norm.key_norm.scale": "FluxPipeline",
+    "double_blocks.0.img_attn.norm.key_norm.scale": "FluxPipeline",
+    "model.diffusion_model.input_blocks.0.0.weight": "StableDiffusionPipeline",
+}
+
+
+def read_pipeline(path: Path | str, *, dtype: torch.dtype | None = None) -> DiffusionPipeline:
+    """The pipeline in a diffusers folder, a single .safetensors checkpoint, or under a hub id (ID@REVISION).
+
+    `dtype` is what its weights are stored in; None leaves each part as it was saved. UserError says what is wrong.
+    """
+    where = Path(path)
+    kind = _kind_of_file(where) if where.is_file() else _kind_of_index(where, str(path))
+    made = getattr(diffusers, kind)
+    bare: dict[str, Any] = {"safety_checker": None} if kind == "StableDiffusionPipeline" else {}
+    kept = {} if dtype is None else {"torch_dtype": dtype}
+    try:
+        with quiet():
+            if where.is_file():
+                return made.from_single_file(str(path), **bare, **kept)
+            name, revision = (str(path), None) if where.is_dir() else _hub(str(path))
+            if bare:
+                bare["requires_safety_checker"] = False
+            return made.from_pretrained(
+                name, revision=revision, use_safetensors=True, local_files_only=where.is_dir(), **bare, **kept
+            )
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        reason = str(error).strip().split("\n")[0]
+        raise UserError(
+            f"the model {path} could not be loaded ({reason}); it must be a complete {kind} with safetensors weights, "
+            "on disk or reachable on the hub"
+        ) from error
+
+
+def network(pipe: DiffusionPipeline) -> nn.Module:
+    """What is trained of a pipeline: its UNet or its transformer."""
+    found: nn.Module = pipe.components["unet" if "unet" in pipe.components else "transformer"]
+    return found
+
+
+def _kind_of_index(folder: Path, name: str) -> str:
+    """The pipeline class that model_index.json names; UserError when it is none of ours or cannot be had."""
+    if folder.is_dir():
+        index = folder / "model_index.json"
+        if not index.is_file():
+            raise UserError(
+                f"{folder} has no model_index.json, so it is no diffusers model; save one with save_pretrained"
+            )
+    elif _is_hub_id(name):
+        index = _download_index(name)
+    else:
+        raise UserError(f"there is no model at {name}; give a diffusers folder, a .safetensors checkpoint or a hub id")
+    try:
+        kind = str(json.loads(index.read_text())["_class_name"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{index} is damaged ({error}); download or save the model again") from error
+    if kind not in MODELS:
+        hint = f" {NOT_THE_BASE[kind]}." if kind in NOT_THE_BASE else ""
+        raise UserError(f"{name} holds a {kind}.{hint} The supported pipelines are: {', '.join(MODELS.names())}")
+    return kind
+
+
+def _download_index(name: str) -> Path:
+    """model_index.json of a hub id, from the cache or the hub."""
+    repository, revision = _hub(name)
+    instead = "or give a folder or a .safetensors file"
+    try:
+        return Path(hf_hub_download(repository, "model_index.json", revision=revision))
+    except GatedRepoError as error:
+        raise UserError(
+            f"{repository} is gated: accept its licence at https://huggingface.co/{repository}, log in with "
+            f"`hf auth login` (or set HF_TOKEN), {instead}"
+        ) from error
+    except RevisionNotFoundError as error:
+        raise UserError(
+            f"{repository} has no revision '{revision}' on the hub; leave out @{revision} for main"
+        ) from error
+    except RepositoryNotFoundError as error:
+        raise UserError(
+            f"the hub has no model '{repository}', or it is private; check the spelling, log in with `hf auth login`, "
+            f"{instead}"
+        ) from error
+    except EntryNotFoundError as error:
+        raise UserError(
+            f"the model {repository} has no model_index.json in the cache or on the hub: it is no diffusers pipeline, or "
+            f"the hub cannot be reached; check the connection, {instead}"
+        ) from error
+    except OSError as error:
+        raise UserError(
+            f"the hub cannot be reached for {repository} ({error}); check the connection, {instead}"
+        ) from error
+
+
+def _kind_of_file(path: Path) -> str:
+    """The pipeline class of a single-file checkpoint, by the names of its tensors; nothing is loaded."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            names = set(file.keys())
+    except (SafetensorError, OSError) as error:
+        raise UserError(
+            f"{path} is no safetensors file, or it is damaged ({error}); pickled checkpoints (.ckpt, .bin) are never "
+            "opened, convert them first"
+        ) from error
+    kind = next((kind for mark, kind in MARKS.items() if mark in names), None)
+    if kind is None:
+        raise UserError(
+            f"{path} is no single-file checkpoint of a supported model; the supported pipelines are: "
+            f"{', '.join(MODELS.names())}. A LoRA goes after its base: BASE+{path.name}"
+        )
+    return kind
+
+
+def _hub(name: str) -> tuple[str, str | None]:
+    """Repository and revision of ID or ID@REVISION."""
+    repository, at, revision = name.partition("@")
+    return repository, revision if at else None
+
+
+def _is_hub_id(name: str) -> bool:
+    owner, slash, repository = _hub(name)[0].partition("/")
+    return bool(slash and owner not in {"", ".", ".."} and repository) and "/" not in repository
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """No progress bars and no advice from diffusers and transformers while a model loads."""
+    before = diffusers.utils.logging.get_verbosity()
+    diffusers.utils.logging.set_verbosity_error()
+    shown = [each for each in (diffusers.utils.logging, transformers_logging) if each.is_progress_bar_enabled()]
+    for each in shown:
+        each.disable_progress_bar()
+    try:
+        yield
+    finally:
+        diffusers.utils.logging.set_verbosity(before)
+        for each in shown:
+            each.enable_progress_bar()

@@ -1,0 +1,45 @@
+"""What text encoders say, kept: every distinct text is encoded once."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from safediffusion.core.types import Conditioning
+
+CACHED_TEXTS = 1024
+Encode = Callable[[str], dict[str, Tensor]]  # the embeddings of one text, each without a batch axis, float32
+
+
+class Texts:
+    """Conditionings from the texts used last.
+
+    Texts are encoded one at a time, so that an embedding does not depend on its neighbours in a batch.
+    """
+
+    def __init__(self, encode: Encode, *, limit: int = CACHED_TEXTS) -> None:
+        self._encode, self._limit = encode, limit
+        self._kept: OrderedDict[str, dict[str, Tensor]] = OrderedDict()
+
+    def conditioning(self, texts: Sequence[str]) -> Conditioning:
+        """[len(texts)] rows, in that order."""
+        distinct = {text: self._find(text) for text in dict.fromkeys(texts)}
+        names = distinct[texts[0]]
+        return Conditioning({name: torch.stack([distinct[text][name] for text in texts]) for name in names})
+
+    def repeated(self, text: str, count: int) -> Conditioning:
+        """[count] rows of one text, without copies."""
+        found = self._find(text)
+        return Conditioning({name: value.expand(count, *value.shape) for name, value in found.items()})
+
+    @torch.no_grad()
+    def _find(self, text: str) -> dict[str, Tensor]:
+        if text not in self._kept:
+            self._kept[text] = self._encode(text)
+            if len(self._kept) > self._limit:
+                self._kept.popitem(last=False)
+        self._kept.move_to_end(text)
+        return self._kept[text]
