@@ -26,8 +26,10 @@ from transformers import (
     T5EncoderModel,
 )
 
+from safediffusion.diffusion.dynamics import Ddim, Dynamics, FlowSde
+from safediffusion.models.banks import FullBank, LoraBank, LoraSpec
 from safediffusion.models.flux import FluxBackbone
-from safediffusion.models.policy import Backbone, Drawing
+from safediffusion.models.policy import Backbone, Drawing, Policy
 from safediffusion.models.sd1 import Sd1Backbone
 from safediffusion.models.sd3 import Sd3Backbone
 from safediffusion.models.sdxl import SdxlBackbone
@@ -139,6 +141,18 @@ def backbone(
         "flux-schnell": lambda: FluxBackbone(flux(seed, guidance=False), drawing=asked, dtype=dtype),
     }
     return made[family]()
+
+
+def policy(family: str, *, full: bool = False, dtype: torch.dtype = torch.float32) -> Policy:
+    """A policy over `backbone(family)`: LoRA on attention, or full weights."""
+    base = backbone(family, dtype=dtype)
+    bank = FullBank(base.network) if full else LoraBank(base.network, LoraSpec(rank=2, alpha=2), frozen_dtype=dtype)
+    return Policy(base, bank)
+
+
+def noisy(family: str) -> Dynamics:
+    """What the family is trained with."""
+    return Ddim(1.0) if family.startswith("sd1") or family == "sdxl" else FlowSde(0.7)
 
 
 FAMILIES = ("sd1", "sdxl", "sd3", "sd3-no-t5", "flux", "flux-schnell")

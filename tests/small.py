@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests import tiny
+from tests import families, tiny
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +17,13 @@ class Folders:
     def keys(self) -> list[str]:
         """Overrides that run a recipe on these folders without looking at pictures first."""
         return [f"model={self.model}", f"encoder={self.encoder}", "calibration.pictures=null"]
+
+    def of(self, family: str) -> Folders:
+        """With the model of another family, 16 x 16 pixels."""
+        folder = self.model.with_name(family)
+        if not folder.exists():
+            {"sdxl": families.sdxl, "sd3": families.sd3, "flux": families.flux}[family]().save_pretrained(folder)
+        return Folders(folder, self.encoder)
 
     @property
     def small(self) -> list[str]:

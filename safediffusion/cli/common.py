@@ -16,6 +16,7 @@ from safediffusion.core.errors import UserError
 if TYPE_CHECKING:
     from safediffusion.core.fleet import Fleet
     from safediffusion.diffusion.denoise import Plan
+    from safediffusion.models.policy import Drawing
 
 C = TypeVar("C", bound=Callable[..., Any])
 
@@ -33,6 +34,32 @@ def plan_options(command: C) -> C:
     ):
         command = click.option(f"--{name}", type=kind, help=f"{text}  [default: the model's own]")(command)
     return command
+
+
+def drawing_options(command: C) -> C:
+    """What the model is told of its pictures, where neither its own nor its run's is wanted."""
+    guided, sized = "Guidance that the network takes as an input (FLUX.1 dev).", "Height and width in pixels."
+    command = click.option("--embedded-guidance", type=float, help=guided)(command)
+    return click.option("--size", metavar="HxW", help=f"{sized}  [default: the run's or the model's]")(command)
+
+
+def drawing_for(model: str, *, size: str | None, embedded_guidance: float | None) -> Drawing:
+    """What was asked for; for a run folder, what it was trained with stands behind it."""
+    from safediffusion.models.policy import Drawing
+
+    own = read_config(Path(model))["plan"] if (Path(model) / "run.json").is_file() else {}
+    trained = own.get("size")
+    given = embedded_guidance if embedded_guidance is not None else own.get("embedded_guidance")
+    return Drawing(
+        size=_size(size) if size is not None else tuple(trained) if trained else None, embedded_guidance=given
+    )
+
+
+def _size(text: str) -> tuple[int, int]:
+    found = re.fullmatch(r"(\d+)x(\d+)", text.lower())
+    if found is None:
+        raise UserError(f"--size {text} is no size in pixels; write height x width, e.g. --size 768x512")
+    return int(found[1]), int(found[2])
 
 
 def pick_device(name: str, fleet: Fleet) -> str:

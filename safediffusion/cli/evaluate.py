@@ -10,12 +10,23 @@ from typing import TYPE_CHECKING
 
 import click
 
-from safediffusion.cli.common import device_option, is_main, model_of, pick_device, plan_for, plan_options, slug
+from safediffusion.cli.common import (
+    device_option,
+    drawing_for,
+    drawing_options,
+    is_main,
+    model_of,
+    pick_device,
+    plan_for,
+    plan_options,
+    slug,
+)
 from safediffusion.cli.stopped import resumable
 
 if TYPE_CHECKING:
     from safediffusion.core.stats import Estimate
     from safediffusion.diffusion.denoise import Plan
+    from safediffusion.models.policy import Drawing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +37,7 @@ class Asked:
     suite: str
     folder: Path
     plan: Plan
+    drawing: Drawing | None = None
     batch: int = 64
     limit: int | None = None
     precision: str = "fp32"
@@ -40,11 +52,16 @@ def evaluate_model(asked: Asked, *, title: str) -> Mapping[str, Estimate]:
     from safediffusion.evaluate.registry import load_suite
     from safediffusion.evaluate.run import evaluate
     from safediffusion.models.load import load_policy
+    from safediffusion.models.policy import Drawing
 
     suite = load_suite(asked.suite)
     fleet = Fleet.current()
-    policy = load_policy(asked.model, device=pick_device(asked.device, fleet), precision=asked.precision)
-    options = Options(plan=asked.plan, batch=asked.batch, limit=asked.limit, model={"model": asked.model})
+    drawing = asked.drawing or Drawing()
+    policy = load_policy(
+        asked.model, device=pick_device(asked.device, fleet), precision=asked.precision, drawing=drawing
+    )
+    about = {"model": asked.model, **drawing.described()}
+    options = Options(plan=asked.plan, batch=asked.batch, limit=asked.limit, model=about)
     with bar(title, shown=fleet.is_main) as progress:
         return evaluate(policy, suite, asked.folder, fleet=fleet, options=options, progress=progress)
 
@@ -59,6 +76,7 @@ def evaluate_model(asked: Asked, *, title: str) -> Mapping[str, Estimate]:
 @click.option("--batch", type=click.IntRange(min=1), default=64, show_default=True, help="Pictures at once.")
 @click.option("--precision", default="fp32", show_default=True, help="fp32, bf16 or fp16.")
 @plan_options
+@drawing_options
 @device_option
 def command(
     model: str,
@@ -70,6 +88,8 @@ def command(
     steps: int | None,
     guidance: float | None,
     eta: float | None,
+    size: str | None,
+    embedded_guidance: float | None,
     device: str,
 ) -> None:
     """Measure MODEL: emoji, a diffusers folder, a hub id, BASE+LORA, or a run folder (its newest weights).
@@ -88,6 +108,7 @@ def command(
         suite=suite,
         folder=folder,
         plan=plan_for(loaded, steps=steps, guidance=guidance, eta=eta),
+        drawing=drawing_for(model, size=size, embedded_guidance=embedded_guidance),
         batch=batch,
         limit=limit,
         precision=precision,

@@ -50,9 +50,9 @@ METHODS = {
 def _models() -> dict[str, str]:
     return {
         "emoji": "the embedded model, part of the package",
-        "FOLDER": "a diffusers folder of a StableDiffusionPipeline (SD 1.x, 2.x)",
+        "FOLDER": "a diffusers folder of SD 1.x, 2.x, SDXL, SD 3, 3.5 or FLUX.1",
         "FILE.safetensors": "a single-file checkpoint of such a model",
-        "OWNER/NAME": "a hub id of such a model",
+        "OWNER/NAME[@REVISION]": "a hub id of such a model",
         "BASE+LORA": "any of these with a LoRA file, or with a run folder's newest weights, merged in",
         "RUN": "a run folder: its base with its newest weights",
     }

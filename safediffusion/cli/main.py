@@ -17,7 +17,8 @@ from safediffusion.cli.stopped import Stopped
 from safediffusion.core.errors import UserError
 from safediffusion.core.registry import suggest
 
-COMMANDS = ("demo", "train", "evaluate", "score", "compare", "sample", "list", "doctor")  # in the order of --help
+# In the order of --help.
+COMMANDS = ("demo", "train", "evaluate", "score", "compare", "sample", "export", "list", "doctor")
 MODULES = {"list": "listing"}  # where the file's name is not the command's
 
 

@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING
 
 import click
 
-from safediffusion.cli.common import device_option, model_of, pick_device, plan_for, plan_options, slug
+from safediffusion.cli.common import (
+    device_option,
+    drawing_for,
+    drawing_options,
+    model_of,
+    pick_device,
+    plan_for,
+    plan_options,
+    slug,
+)
 from safediffusion.core.errors import UserError
 
 if TYPE_CHECKING:
@@ -30,6 +39,7 @@ BATCH = 8  # pictures drawn at once
 @click.option("--out", default="samples", show_default=True, metavar="DIR", help="Where the pictures go.")
 @click.option("--precision", default="fp32", show_default=True, help="fp32, bf16 or fp16.")
 @plan_options
+@drawing_options
 @device_option
 def command(
     model: str,
@@ -42,6 +52,8 @@ def command(
     steps: int | None,
     guidance: float | None,
     eta: float | None,
+    size: str | None,
+    embedded_guidance: float | None,
     device: str,
 ) -> None:
     """Draw pictures of each PROMPT with MODEL: emoji, a diffusers folder, a hub id, BASE+LORA, or a run folder.
@@ -60,7 +72,8 @@ def command(
         for name in names:
             loaded = model_of(name)
             plan = plan_for(loaded, steps=steps, guidance=guidance, eta=eta)
-            policy = load_policy(loaded, device=place, precision=precision)
+            drawing = drawing_for(name, size=size, embedded_guidance=embedded_guidance)
+            policy = load_policy(loaded, device=place, precision=precision, drawing=drawing)
             columns.append([])
             for text in prompts:
                 columns[-1] += draw_prompt(policy, text, plan, count=count, seed=seed)

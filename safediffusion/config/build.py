@@ -62,6 +62,7 @@ def build_experiment(
         device=device,
         precision=recipe.precision,
         drawing=build_drawing(recipe),
+        checkpointing=recipe.weights.checkpointing,
     )
     steering = next((each for each in scorers if isinstance(each, Steering)), None)
     return Experiment(
@@ -279,14 +280,14 @@ def _evaluation(recipe: Recipe, fleet: Fleet) -> Hook:
     """Measures the averaged weights where there are any, the live ones elsewhere; pictures stay in the run folder."""
     settings, suite = recipe.evaluation, load_suite(recipe.evaluation.suite)
     which = Weights.LIVE if recipe.ema is None else Weights.EMA
-    plan = default_plan(recipe.model)
+    plan, drawing = default_plan(recipe.model), build_drawing(recipe)
 
     def hook(policy: Policy, step: int, folder: Path) -> Mapping[str, float]:
         options = Options(
             plan=plan,
             batch=settings.batch,
             limit=settings.limit,
-            model={"model": recipe.model, "run": str(folder), "step": str(step)},
+            model={"model": recipe.model, "run": str(folder), "step": str(step), **drawing.described()},
         )
         with policy.using(which):
             found = evaluate(policy, suite, folder / "eval" / f"{suite.name}-{step:06d}", fleet=fleet, options=options)

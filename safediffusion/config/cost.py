@@ -99,6 +99,7 @@ def forecast(recipe: Recipe, *, processes: int = 1) -> Forecast:
             guided=plan.branches == 2,
             encoder=str(encoder_source(recipe.encoder)),
             drawing=drawing,
+            checkpointing=recipe.weights.checkpointing,
         ),
     )
     return Forecast(

@@ -23,7 +23,42 @@ def recipe_names() -> tuple[str, ...]:
 
 
 def load_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
-    """The recipe that ships under `name`, or the YAML file of that path, with `key=value` overrides on top."""
+    """The recipe that ships under `name`, or the YAML file of that path, with `key=value` overrides on top.
+
+    A file that says `extends: RECIPE` has all of that recipe's keys but for those it names itself.
+    """
+    return parse_recipe(override(_read(name, ()), overrides))
+
+
+def _read(name: str, above: tuple[str, ...]) -> dict[str, object]:
+    """The keys of a recipe over those of the recipe it extends; `above` are the recipes that led here."""
+    if name in above:
+        raise UserError(f"recipe '{name}' extends itself ({' -> '.join((*above, name))}); take one `extends` out")
+    path = _find(name)
+    tree = _parse(path)
+    below = tree.pop("extends", None)
+    if below is None:
+        tree.setdefault("name", path.stem)
+        return tree
+    if not isinstance(below, str):
+        raise UserError(f"recipe file '{path}': extends is {below!r}; it is the name of a recipe or a YAML file's path")
+    local = path.parent / below
+    base = _read(str(local) if path.parent != FOLDER and local.is_file() else below, (*above, name))
+    return _over(base, {"name": path.stem, **tree})
+
+
+def _over(base: Mapping[str, object], own: Mapping[str, object]) -> dict[str, object]:
+    """`base` with the values of `own` in their place; mappings are joined key by key."""
+    out = dict(base)
+    for key, value in own.items():
+        before = out.get(key)
+        joined = isinstance(value, Mapping) and isinstance(before, Mapping)
+        out[key] = _over(cast(Any, before), cast(Any, value)) if joined else value
+    return out
+
+
+def _find(name: str) -> Path:
+    """The file of a recipe that ships, or of a path."""
     path = Path(name)
     if path.suffix not in (".yaml", ".yml"):
         if name not in recipe_names():
@@ -31,6 +66,11 @@ def load_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
         path = FOLDER / f"{name}.yaml"
     if not path.is_file():
         raise UserError(f"recipe file '{path}' does not exist; known recipes: {', '.join(recipe_names())}")
+    return path
+
+
+def _parse(path: Path) -> dict[str, object]:
+    """The keys in one file. UserError when it is no mapping."""
     try:
         tree = yaml.safe_load(path.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
@@ -39,8 +79,7 @@ def load_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
         raise UserError(f"recipe file '{path}' is not UTF-8 text (byte {error.start})") from error
     if not isinstance(tree, dict):
         raise UserError(f"recipe file '{path}' is no mapping; it starts with lines such as `model: emoji`")
-    tree.setdefault("name", path.stem)
-    return parse_recipe(override(tree, overrides))
+    return cast(dict[str, object], tree)
 
 
 def parse_recipe(tree: Mapping[str, object]) -> Recipe:

@@ -38,6 +38,9 @@ class WeightsConfig:
     within: tuple[str, ...] = key(
         (), "only in these parts of the UNet, e.g. up_blocks.1; what comes before them needs no backward (lora)"
     )
+    checkpointing: bool = key(
+        False, "forget activations and compute them again in the backward pass: less memory, about a third more time"
+    )
     init: Literal["random", "contrast"] = key(
         "random", "what an adapter reads at first: random, or what tells unsafe prompts from benign ones (lora)"
     )

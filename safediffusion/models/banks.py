@@ -19,9 +19,12 @@ from safediffusion.core.registry import suggest
 from .policy import Weights
 
 GROUPS = {
-    "attention": ("to_q", "to_k", "to_v", "to_out.0"),
+    "attention": (
+        *("to_q", "to_k", "to_v", "to_out.0"),
+        *("add_q_proj", "add_k_proj", "add_v_proj", "to_add_out"),  # of the text's side (SD3, FLUX)
+    ),
     "conv": ("conv1", "conv2", "time_emb_proj"),
-    "ff": ("ff.net.0.proj", "ff.net.2"),
+    "ff": ("ff.net.0.proj", "ff.net.2", "ff_context.net.0.proj", "ff_context.net.2"),
     "proj": ("proj_in", "proj_out"),
 }
 ADAPTER = "default"

@@ -47,6 +47,7 @@ class Load:
     guided: bool
     encoder: str | None  # the scorers' CLIP: a folder or hub id
     drawing: Drawing = Drawing()
+    checkpointing: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +73,8 @@ def measure(architecture: Architecture, load: Load) -> Memory:
     networks = architecture.networks()
     trained_part = next(name for name in TRAINED if name in networks)
     network = networks[trained_part]
+    if load.checkpointing:
+        network.enable_gradient_checkpointing()  # type: ignore[operator]
     bank = FullBank(network) if load.weights is None else LoraBank(network, load.weights, frozen_dtype=dtype)
     if load.weights is not None:  # what is only used is stored as it computes
         for part in networks.values():

@@ -18,10 +18,16 @@ from .banks import FrozenBank, FullBank, LoraBank, LoraSpec
 from .files import apply_weights
 from .policy import Bank, Drawing, Policy
 from .registry import MODELS
-from .source import read_pipeline
+from .source import network, pipeline_class, read_pipeline
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-PLAN = Plan(steps=50, guidance=7.5, dynamics=Ddim(0.0))
+ODE = Ddim(0.0)
+PLANS = {  # how the pipelines of diffusers sample when nothing is said
+    "StableDiffusionPipeline": Plan(steps=50, guidance=7.5, dynamics=ODE),
+    "StableDiffusionXLPipeline": Plan(steps=50, guidance=5.0, dynamics=ODE),
+    "StableDiffusion3Pipeline": Plan(steps=28, guidance=7.0, dynamics=ODE),
+    "FluxPipeline": Plan(steps=28, guidance=1.0, dynamics=ODE),  # its guidance is an input of the network
+}
 
 
 def load_policy(
@@ -31,8 +37,11 @@ def load_policy(
     device: torch.device | str = "cpu",
     precision: str = "fp32",
     drawing: Drawing = Drawing(),  # noqa: B008
+    checkpointing: bool = False,
 ) -> Policy:
     """The policy of `model`; `weights` says what is trained in it, None for a model that is only sampled from.
+
+    With `checkpointing` activations are computed again in the backward pass instead of kept.
 
     What stands after + is merged into the base, so that the reference of further training is base plus LoRA.
     """
@@ -44,6 +53,8 @@ def load_policy(
     pipe = read_pipeline(resolve(base), dtype=None if exact else dtype)
     for extra in extras:
         apply_weights(pipe, weights_file(extra))
+    if checkpointing:
+        network(pipe).enable_gradient_checkpointing()  # type: ignore[operator]
     backbone = MODELS.get(type(pipe).__name__)(pipe, dtype=dtype, device=device, drawing=drawing)
     bank: Bank
     if weights is None:
@@ -75,10 +86,11 @@ def resolve(base: str) -> Path | str:
 
 
 def default_plan(model: str) -> Plan:
-    """How `model` is sampled when nothing else is said: sampling.json beside model_index.json, or 50 steps at 7.5."""
-    file = Path(resolve(split(model)[0])) / "sampling.json"
+    """How `model` is sampled when nothing else is said: sampling.json beside model_index.json, or its family's way."""
+    base = resolve(split(model)[0])
+    file = Path(base) / "sampling.json"
     if not file.is_file():
-        return PLAN
+        return PLANS.get(pipeline_class(base), PLANS["StableDiffusionPipeline"])
     try:
         raw = json.loads(file.read_text())
         return Plan(steps=int(raw["steps"]), guidance=float(raw["guidance"]), dynamics=Ddim(float(raw["eta"])))

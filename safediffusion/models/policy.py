@@ -32,6 +32,12 @@ class Drawing:
     size: tuple[int, int] | None = None  # (height, width) in pixels
     embedded_guidance: float | None = None  # for networks that were distilled to take guidance as an input (FLUX dev)
 
+    def described(self) -> dict[str, str]:
+        """What is said here, in words; empty when all is left to the model."""
+        size = {} if self.size is None else {"size": f"{self.size[0]}x{self.size[1]}"}
+        guided = {} if self.embedded_guidance is None else {"embedded_guidance": f"{self.embedded_guidance:g}"}
+        return size | guided
+
 
 class Backbone(Protocol):
     """One model family: the only place that knows text encoders, VAEs and network signatures."""

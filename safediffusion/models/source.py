@@ -37,8 +37,7 @@ def read_pipeline(path: Path | str, *, dtype: torch.dtype | None = None) -> Diff
 
     `dtype` is what its weights are stored in; None leaves each part as it was saved. UserError says what is wrong.
     """
-    where = Path(path)
-    kind = _kind_of_file(where) if where.is_file() else _kind_of_index(where, str(path))
+    where, kind = Path(path), pipeline_class(path)
     made = getattr(diffusers, kind)
     bare: dict[str, Any] = {"safety_checker": None} if kind == "StableDiffusionPipeline" else {}
     kept = {} if dtype is None else {"torch_dtype": dtype}
@@ -58,6 +57,12 @@ def read_pipeline(path: Path | str, *, dtype: torch.dtype | None = None) -> Diff
             f"the model {path} could not be loaded ({reason}); it must be a complete {kind} with safetensors weights, "
             "on disk or reachable on the hub"
         ) from error
+
+
+def pipeline_class(path: Path | str) -> str:
+    """The name of the pipeline's class, which must be of a supported family; the weights are not read."""
+    where = Path(path)
+    return _kind_of_file(where) if where.is_file() else _kind_of_index(where, str(path))
 
 
 def network(pipe: DiffusionPipeline) -> nn.Module:
@@ -110,8 +115,8 @@ def _download_index(name: str) -> Path:
         ) from error
     except EntryNotFoundError as error:
         raise UserError(
-            f"the model {repository} has no model_index.json in the cache or on the hub: it is no diffusers pipeline, or "
-            f"the hub cannot be reached; check the connection, {instead}"
+            f"the model {repository} has no model_index.json in the cache or on the hub: it is no diffusers pipeline, "
+            f"or the hub cannot be reached; check the connection, {instead}"
         ) from error
     except OSError as error:
         raise UserError(

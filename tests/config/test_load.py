@@ -123,3 +123,26 @@ def test_the_released_recipe_has_the_released_numbers() -> None:
     assert (r.optimizer.eps, r.optimizer.max_norm, r.optimizer.warmup) == (1e-8, 1.0, 0)
     assert (r.steering.alpha, r.steering.gate, r.steering.anchors) == (0.5, "all", "compact")
     assert (r.steering.mode, r.steering.per_category) == ("translation", False)
+
+
+def test_a_recipe_that_extends_another_names_only_what_differs(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("extends: sd15-steer\nabout: mine\noptimizer: {lr: 0.5}\nsteps: 3\n")
+    (tmp_path / "yours.yml").write_text("extends: mine.yaml\nsteps: 4\n")
+    base, yours = load_recipe("sd15-steer"), load_recipe(str(tmp_path / "yours.yml"), ["groups=2"])
+    assert (yours.name, yours.about, yours.steps, yours.groups, yours.optimizer.lr) == ("yours", "mine", 4, 2, 0.5)
+    assert yours.optimizer.betas == base.optimizer.betas and yours.prompts == base.prompts
+    assert "extends" not in to_plain(yours)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("extends: loop.yaml\n", r"extends itself \(.*loop.yaml -> .*loop.yaml\); take one `extends` out"),
+        ("extends: sd15-ster\n", "unknown recipe 'sd15-ster'; did you mean 'sd15-steer'"),
+        ("extends: [a]\n", r"extends is \['a'\]; it is the name of a recipe"),
+    ],
+)
+def test_what_cannot_be_extended(text: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "loop.yaml").write_text(text)
+    with pytest.raises(UserError, match=message):
+        load_recipe(str(tmp_path / "loop.yaml"))

@@ -15,12 +15,14 @@ from safediffusion.config.load import load_recipe, recipe_names, to_plain
 from safediffusion.train.run import train
 from tests import small
 
+FAMILY = {"sdxl-steer": "sdxl", "sd35-steer": "sd3", "flux-steer": "flux"}
 OWN = {"emoji-r1-released": ["objective.updates=2"], "r1-released": ["objective.updates=2"]}  # 4 pictures a step
 
 
 @pytest.mark.parametrize("name", recipe_names())
 def test_a_recipe_runs_two_steps_and_costs_what_was_forecast(name: str, folders: small.Folders, tmp_path: Path) -> None:
-    recipe = load_recipe(name, [*folders.small, *OWN.get(name, [])])
+    used = folders.of(FAMILY[name]) if name in FAMILY else folders
+    recipe = load_recipe(name, [*used.small, "plan.size=[16,16]", *OWN.get(name, [])])
     experiment = build_experiment(recipe)
     before = [p.detach().clone() for p in experiment.trainer.policy.parameters()]
     result = train(experiment, tmp_path / "run")
@@ -30,7 +32,8 @@ def test_a_recipe_runs_two_steps_and_costs_what_was_forecast(name: str, folders:
     about = json.loads((tmp_path / "run" / "run.json").read_text())
     assert about["config"] == json.loads(json.dumps(to_plain(recipe)))
     assert about["rewards"] == ["steering"]
-    assert set(about["weights"]["files"]) >= {"unet/diffusion_pytorch_model.safetensors"}
+    part = "transformer" if name in ("sd35-steer", "flux-steer") else "unet"
+    assert set(about["weights"]["files"]) >= {f"{part}/diffusion_pytorch_model.safetensors"}
     expected = forecast(recipe)
     drawn = check(recipe)
     free = [  # prompts not held to the reference, which is therefore not asked about them

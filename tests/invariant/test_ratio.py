@@ -10,19 +10,25 @@ import torch
 from safediffusion.collect.base import portions
 from safediffusion.core.types import Loss
 from safediffusion.diffusion.denoise import Plan
-from safediffusion.diffusion.dynamics import Ddim, Dynamics, FlowSde
+from safediffusion.diffusion.dynamics import Cps, DanceSde, Ddim, Dynamics, FlowSde
 from safediffusion.diffusion.schedule import RectifiedFlow
 from safediffusion.models.policy import Policy
 from safediffusion.objectives.grpo import Grpo, StepItems
 from tests import tiny, training
 
-DYNAMICS: dict[str, Dynamics] = {"ddim": Ddim(1.0), "ddim-half": Ddim(0.5), "flow-sde": FlowSde(0.7)}
+DYNAMICS: dict[str, Dynamics] = {
+    "ddim": Ddim(1.0),
+    "ddim-half": Ddim(0.5),
+    "cps": Cps(0.8),
+    "flow-sde": FlowSde(0.7),
+    "dance-sde": DanceSde(0.3),
+}
 MICRO = (1, 4, 13)
 
 
 def items_of(dynamics: str, dtype: torch.dtype, *, full: bool, guidance: float) -> tuple[Policy, StepItems]:
     policy = tiny.policy(full=full, dtype=dtype, trained=True)
-    if dynamics == "flow-sde":
+    if dynamics.endswith("-sde"):
         policy.backbone.schedule = RectifiedFlow()  # type: ignore[misc]
     plan = Plan(steps=4, guidance=guidance, dynamics=DYNAMICS[dynamics])
     collector = replace(training.collector((training.Brightness(),), plan=plan), rollout_batch=3)

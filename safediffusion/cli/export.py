@@ -1,0 +1,54 @@
+"""`safediffusion export`: a run's weights for other programs, with a model card."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from safediffusion.cli.common import read_config
+from safediffusion.core.errors import UserError
+
+if TYPE_CHECKING:
+    from safediffusion.core.comparison import Comparison
+
+
+@click.command("export", short_help="A run's weights as a LoRA or a pipeline, with a model card.")
+@click.argument("run", metavar="RUN")
+@click.option("--to", "kind", type=click.Choice(["lora", "pipeline"]), default="lora", show_default=True)
+@click.option("--out", metavar="DIR", help="[default: RUN/export/lora or RUN/export/pipeline]")
+@click.option("--base", metavar="DIR", help="An evaluation of the base, to stand beside the run's in the model card.")
+@click.option("--suite", default="full", show_default=True, help="Which of the run's evaluations the card shows.")
+def command(run: str, kind: str, out: str | None, base: str | None, suite: str) -> None:
+    """Write the newest weights of RUN (the averaged ones, if any) for plain diffusers.
+
+    `lora` is a folder for `pipe.load_lora_weights`, `pipeline` one for `from_pretrained`; both hold a README.md with
+    recipe, data, numbers, limits and licence.
+    """
+    folder = Path(run)
+    model = str(read_config(folder)["model"])
+    target = Path(out) if out is not None else folder / "export" / kind
+    if target.exists() and any(target.iterdir()):
+        raise UserError(f"{target} is not empty; name another folder with --out, or remove it")
+    comparison = _measured(folder, suite, base)
+    from safediffusion.models.export import export_lora, export_pipeline
+    from safediffusion.report.card import card
+
+    written = (export_lora if kind == "lora" else export_pipeline)(folder, model, target)
+    about = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    (target / "README.md").write_text(card(about, comparison, kind=kind), encoding="utf-8")
+    click.echo(f"{written} and {target / 'README.md'}")
+
+
+def _measured(run: Path, suite: str, base: str | None) -> Comparison | None:
+    """The run's evaluation, beside the base's if one is given; None when there is none."""
+    from safediffusion.evaluate.compare import compare
+
+    if not (run / "eval" / suite / "report.json").is_file():
+        if base is not None:
+            raise UserError(f"{run} has no evaluation {suite} to compare; run `safediffusion evaluate {run}` first")
+        return None
+    folders = [run] if base is None else [Path(base), run]
+    return compare(folders, names=["aligned"] if base is None else ["base", "aligned"])
