@@ -113,7 +113,7 @@ def profile(recipe: Recipe, *, steps: int, warmup: int, rounds: int, device: str
         recipe=recipe.name,
         config=to_plain(recipe),
         steps=tuple(measured),
-        images=collector.volume(trainer.policy).images,
+        images=collector.volume(trainer.policy, 0).images,
         items=round(metrics["unet_backwards"] - before),
         unet=tuple(speeds(trainer, rounds=rounds)),
     )

@@ -22,6 +22,7 @@ from safediffusion.credit.base import Credit, pooled_spread
 from safediffusion.credit.foresight import by_step, explained
 from safediffusion.data.mixture import PromptSource
 from safediffusion.diffusion.denoise import Plan, denoise
+from safediffusion.diffusion.windows import Windows
 from safediffusion.models.policy import Policy, Weights
 from safediffusion.scorers.base import Calibrated, ImageBatch, Scorer, finish_scores, raw_scores, terms_of
 
@@ -60,6 +61,7 @@ class OnPolicy:
     scorers: Sequence[Scorer]
     credit: Credit
     plan: Plan
+    windows: Windows = Windows()  # where the plan's window is at each step
     groups: int = 8
     group_size: int = 16
     rollout_batch: int = 64
@@ -92,13 +94,13 @@ class OnPolicy:
 
     @torch.no_grad()
     def collect(self, policy: Policy, step: int) -> tuple[Scored, Measured]:
-        drawn, clock = self.draw(policy, step), Clock(policy.device)
+        drawn, clock, plan = self.draw(policy, step), Clock(policy.device), self.windows.of(self.plan, step)
         prompts, group = drawn.every[drawn.mine], drawn.group[drawn.mine]
         parts: list[Rollout] = []
         raw: list[dict[str, Tensor]] = []
         foreseen: list[list[dict[str, Tensor]]] = []
         for rows in portions(torch.arange(len(prompts)), self.rollout_batch):
-            part = self._sample(policy, drawn, rows, clock)
+            part = self._sample(policy, drawn, rows, plan, clock)
             raw.append(self._judge(policy, part.latents, part.prompts, clock))
             if self._foresees:
                 foreseen.append(self._foresee(policy, part, clock))
@@ -113,7 +115,7 @@ class OnPolicy:
                 measured["foreseen"] = fmean(explained(whole, value, drawn.group))
             self.credit.observe({name: measured[f"score/{name}"] for name in everywhere})
         measured |= {f"{who}/{what}": value for who, state in self.state().items() for what, value in state.items()}
-        volume = self.volume(policy)
+        volume = self.volume(policy, step)
         measured |= {"images": float(volume.images), "unet_forwards": float(volume.forwards)} | clock.metrics()
         scored = Scored(
             rollout=join(parts),
@@ -144,21 +146,21 @@ class OnPolicy:
             noise=Noise(keys[mine], policy.latent_shape, start),
         )
 
-    def _sample(self, policy: Policy, drawn: Drawn, rows: Tensor, clock: Clock) -> Rollout:
+    def _sample(self, policy: Policy, drawn: Drawn, rows: Tensor, plan: Plan, clock: Clock) -> Rollout:
         mine = drawn.every[drawn.mine]
         prompts = tuple(mine[row] for row in rows.tolist())
         with clock.part("rollout"), policy.using(self.behavior):
             cond = policy.encode(prompts)
             noise = drawn.noise.take(rows)
             record: bool | Literal["x0"] = "x0" if self._foresees else self.record
-            latents, transitions = denoise(policy, cond, noise, self.plan, record=record)
+            latents, transitions = denoise(policy, cond, noise, plan, record=record)
         return Rollout(
             latents=latents,
             cond=cond,
             group=drawn.group[drawn.mine][rows],
             prompts=prompts,
             transitions=transitions,
-            plan=self.plan,
+            plan=plan,
         )
 
     def _judge(self, policy: Policy, latents: Tensor, prompts: tuple[Prompt, ...], clock: Clock) -> dict[str, Tensor]:
@@ -212,10 +214,11 @@ class OnPolicy:
         rows = self.fleet.gather_tensor(torch.stack(list(scores.values()), 1).cpu())
         return dict(zip(scores, rows.unbind(1), strict=True))
 
-    def volume(self, policy: Policy) -> Volume:
+    def volume(self, policy: Policy, step: int) -> Volume:
         sizes = {"groups": self.groups, "group_size": self.group_size}
         distinct = starts(self.noise_sharing, **sizes, rollout_batch=self.rollout_batch, processes=self.fleet.world)
-        return Volume.of(self.plan, policy.schedule, **sizes, starts=distinct, record=self.record)
+        plan = self.windows.of(self.plan, step)
+        return Volume.of(plan, policy.schedule, **sizes, starts=distinct, record=self.record)
 
     @property
     def _common(self) -> int:

@@ -26,6 +26,7 @@ from safediffusion.credit.weighted import WeightedSum
 from safediffusion.data.mixture import Mixture
 from safediffusion.diffusion.denoise import Plan
 from safediffusion.diffusion.dynamics import Cps, DanceSde, Ddim, Dynamics, FlowSde
+from safediffusion.diffusion.windows import Windows
 from safediffusion.evaluate.generate import Options
 from safediffusion.evaluate.registry import load_suite
 from safediffusion.evaluate.run import evaluate
@@ -147,6 +148,10 @@ def build_plan(recipe: Recipe) -> Plan:
     )
 
 
+def build_windows(recipe: Recipe) -> Windows:
+    return Windows(moves=recipe.plan.window_moves, every=recipe.plan.window_every, seed=recipe.seed)
+
+
 def build_dynamics(plan: PlanConfig) -> Dynamics:
     if plan.dynamics == "ddim":
         return Ddim(plan.eta)
@@ -165,6 +170,7 @@ def build_collector(recipe: Recipe, mixture: Mixture, scorers: tuple[Scorer, ...
         scorers=scorers,
         credit=build_credit(recipe),
         plan=build_plan(recipe),
+        windows=build_windows(recipe),
         groups=recipe.groups,
         group_size=recipe.group_size,
         rollout_batch=recipe.rollout_batch,

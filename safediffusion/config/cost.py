@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, replace
 
 from safediffusion.collect.base import Volume
 from safediffusion.collect.on_policy import starts
-from safediffusion.config.build import build_drawing, build_objective, build_plan, encoder_source, lora_spec
+from safediffusion.config.build import (
+    build_drawing,
+    build_objective,
+    build_plan,
+    build_windows,
+    encoder_source,
+    lora_spec,
+)
 from safediffusion.config.schema import Recipe
 from safediffusion.core.errors import UserError
+from safediffusion.diffusion.schedule import Schedule
 from safediffusion.models.architecture import read_architecture
 from safediffusion.models.footprint import Load, Memory, measure
 from safediffusion.models.policy import Weights
@@ -69,49 +78,52 @@ def forecast(recipe: Recipe, *, processes: int = 1) -> Forecast:
         raise UserError(f"{recipe.groups} groups a step cannot be divided among {processes} processes")
     architecture = read_architecture(recipe.model)
     plan, objective = build_plan(recipe), build_objective(recipe)
-    drawing = build_drawing(recipe)
-    schedule = architecture.backbone(drawing).schedule
-    distinct = starts(
-        recipe.plan.noise_sharing,
-        recipe.groups,
-        recipe.group_size,
-        rollout_batch=recipe.rollout_batch,
-        processes=processes,
-    )
-    volume = Volume.of(plan, schedule, groups=recipe.groups, group_size=recipe.group_size, starts=distinct)
+    volume, sampled = _sampling(recipe, architecture.backbone(build_drawing(recipe)).schedule, processes)
     recorded = volume.recorded // volume.images
     cost = objective.forecast(volume)
     once = start_forwards(plan, recorded, prompts=2 * PROMPTS) if recipe.weights.init == "contrast" else 0
-    spec = lora_spec(recipe)
-    copies = int(recipe.ema is not None) + int(Weights.REFERENCE in objective.needs and spec is None)
-    memory = measure(
-        architecture,
-        Load(
-            weights=spec,
-            copies=copies,
-            precision=recipe.precision,
-            micro=recipe.objective.micro,
-            further_passes=plan.branches - 1 + int(Weights.REFERENCE in objective.needs),
-            images=volume.images // processes,
-            recorded=recorded,
-            per_step=2 + (recipe.credit.gae_lambda is not None),
-            rollout_batch=min(recipe.rollout_batch, volume.images // processes),
-            guided=plan.branches == 2,
-            encoder=str(encoder_source(recipe.encoder)),
-            drawing=drawing,
-            checkpointing=recipe.weights.checkpointing,
-        ),
-    )
     return Forecast(
         steps=recipe.steps,
         images=volume.images * recipe.steps,
         once=once,
-        forwards=once + (volume.forwards + cost.forwards) * recipe.steps,
+        forwards=once + sampled + cost.forwards * recipe.steps,
         backwards=cost.backwards * recipe.steps,
         recorded=recorded,
         updates=recipe.objective.updates * recipe.steps,
-        memory=memory,
+        memory=measure(architecture, _load(recipe, volume, processes)),
         assumed=architecture.assumed,
+    )
+
+
+def _sampling(recipe: Recipe, schedule: Schedule, processes: int) -> tuple[Volume, int]:
+    """What the first step draws, and the network evaluations that drawing takes in the whole run."""
+    plan, windows = build_plan(recipe), build_windows(recipe)
+    sizes = {"groups": recipe.groups, "group_size": recipe.group_size}
+    batches = {"rollout_batch": recipe.rollout_batch, "processes": processes}
+    distinct = starts(recipe.plan.noise_sharing, **sizes, **batches)
+    places = Counter(windows.of(plan, step).window for step in range(recipe.steps))
+    volumes = {window: Volume.of(replace(plan, window=window), schedule, **sizes, starts=distinct) for window in places}
+    return volumes[windows.of(plan, 0).window], sum(volumes[w].forwards * count for w, count in places.items())
+
+
+def _load(recipe: Recipe, volume: Volume, processes: int) -> Load:
+    """What the recipe asks of one process's memory."""
+    plan, spec, needs = volume.plan, lora_spec(recipe), build_objective(recipe).needs
+    reference = Weights.REFERENCE in needs
+    return Load(
+        weights=spec,
+        copies=int(recipe.ema is not None) + int(reference and spec is None),
+        precision=recipe.precision,
+        micro=recipe.objective.micro,
+        further_passes=plan.branches - 1 + int(reference),
+        images=volume.images // processes,
+        recorded=volume.recorded // volume.images,
+        per_step=2 + (recipe.credit.gae_lambda is not None),
+        rollout_batch=min(recipe.rollout_batch, volume.images // processes),
+        guided=plan.branches == 2,
+        encoder=str(encoder_source(recipe.encoder)),
+        drawing=build_drawing(recipe),
+        checkpointing=recipe.weights.checkpointing,
     )
 
 

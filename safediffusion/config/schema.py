@@ -62,6 +62,10 @@ class PlanConfig:
     window: tuple[int, int] | None = key(
         None, "[first, last): only these steps are stochastic, recorded and trained; null = all of them"
     )
+    window_moves: Literal["fixed", "sliding", "random"] = key(
+        "fixed", "the window stays, moves one step on every window_every training steps, or is drawn for each"
+    )
+    window_every: int = key(25, "training steps until a sliding window moves on", low=1)
     keep_unconditional_grad: bool = key(False, "let gradients through the unconditional branch of guidance as well")
     noise_sharing: Literal["fresh", "group", "all"] = key(
         "fresh", "the initial latent is each picture's own, one a group, or one for the whole step"
@@ -235,3 +239,5 @@ def _check_window(plan: PlanConfig) -> None:
         raise UserError(
             f"plan.window is {list(plan.window)}; it is [first, last) within the {plan.steps} steps of plan.steps"
         )
+    if plan.window is None and plan.window_moves != "fixed":
+        raise UserError(f"plan.window_moves is {plan.window_moves}, but there is no plan.window to start from")

@@ -130,7 +130,7 @@ def test_guidance_doubles_the_forwards_and_a_window_limits_what_is_recorded() ->
     scored, measured = collector.collect(policy, 0)
     assert measured["unet_forwards"] == 8 * 4 * 2
     assert scored.rollout.transitions is not None and scored.rollout.transitions.log_prob.shape == (8, 2)
-    assert collector.volume(policy).recorded == 16
+    assert collector.volume(policy, 0).recorded == 16
 
 
 @dataclass(frozen=True)

@@ -54,6 +54,18 @@ def test_the_long_recipe_is_the_demo_for_longer() -> None:
     assert held[0] > held[1] and short["optimizer"] == long["optimizer"]
 
 
+def test_a_window_that_moves_costs_what_was_forecast(folders: small.Folders, tmp_path: Path) -> None:
+    """A group is one until its first noisy step, so the cost of drawing depends on where the window is."""
+    own = ["plan.steps=6", "plan.window=[1,3]", "plan.window_moves=sliding", "plan.window_every=1", "steps=3"]
+    recipe = load_recipe("sd15-steer", [*folders.small, *own, "plan.noise_sharing=group", "plan.guidance=1"])
+    expected, result = forecast(recipe), train(build_experiment(recipe), tmp_path / "run")
+    assert (result.unet_forwards, result.unet_backwards) == (expected.forwards, expected.backwards)
+    drawn = sum(2 * start + 4 * (6 - start) for start in (1, 2, 3))  # two groups of two pictures
+    assert (
+        expected.forwards == drawn + 3 * 2 * 4 * 2
+    )  # each step trains two reverse steps of four pictures, twice passed
+
+
 def test_the_forecast_of_the_released_recipe_is_the_paper_s_volume() -> None:
     """7.68 M sampled and 7.53 M trained sample-steps, each doubled by guidance; one more pass is ours."""
     expected = forecast(load_recipe("r1-released"), processes=8)

@@ -177,7 +177,7 @@ def test_the_forecast_is_what_the_network_really_did(objective: Grpo, plan: Plan
     handle = policy.backbone.network.register_forward_pre_hook(lambda _, inputs: seen.append(len(inputs[0])))
     metrics = trainer.step(0)
     handle.remove()
-    volume = collector.volume(policy)
+    volume = collector.volume(policy, 0)
     forecast = objective.forecast(volume)
     assert sum(seen) == metrics["unet_forwards"] == volume.forwards + forecast.forwards
     assert metrics["unet_backwards"] == forecast.backwards
