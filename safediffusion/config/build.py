@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,7 @@ from safediffusion.evaluate.registry import load_suite
 from safediffusion.evaluate.run import evaluate
 from safediffusion.models.banks import LoraSpec
 from safediffusion.models.load import default_plan, load_policy, resolve, split, weights_file
-from safediffusion.models.policy import Drawing, Policy, Weights
+from safediffusion.models.policy import Drawing, Policy, Saving, Weights
 from safediffusion.objectives.base import Objective
 from safediffusion.objectives.grpo import Grpo, StepItems
 from safediffusion.objectives.registry import OBJECTIVES
@@ -63,7 +63,7 @@ def build_experiment(
         device=device,
         precision=recipe.precision,
         drawing=build_drawing(recipe),
-        checkpointing=recipe.weights.checkpointing,
+        saving=build_saving(recipe),
     )
     steering = next((each for each in scorers if isinstance(each, Steering)), None)
     return Experiment(
@@ -158,6 +158,10 @@ def build_dynamics(plan: PlanConfig) -> Dynamics:
     named: dict[str, type[FlowSde | DanceSde | Cps]] = {"flow-sde": FlowSde, "dance-sde": DanceSde, "cps": Cps}
     made = named[plan.dynamics]
     return made() if plan.level is None else made(plan.level)
+
+
+def build_saving(recipe: Recipe) -> Saving:
+    return Saving(**asdict(recipe.memory))
 
 
 def build_drawing(recipe: Recipe) -> Drawing:

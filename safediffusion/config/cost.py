@@ -11,6 +11,7 @@ from safediffusion.config.build import (
     build_drawing,
     build_objective,
     build_plan,
+    build_saving,
     build_windows,
     encoder_source,
     lora_spec,
@@ -123,7 +124,7 @@ def _load(recipe: Recipe, volume: Volume, processes: int) -> Load:
         guided=plan.branches == 2,
         encoder=str(encoder_source(recipe.encoder)),
         drawing=build_drawing(recipe),
-        checkpointing=recipe.weights.checkpointing,
+        saving=build_saving(recipe),
     )
 
 

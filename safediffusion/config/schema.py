@@ -29,21 +29,29 @@ def needed(about: str, *, low: float | None = None) -> Any:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WeightsConfig:
-    kind: Literal["lora", "full"] = key("lora", "what is trained: a low-rank adapter of the UNet, or all of it")
+    kind: Literal["lora", "full"] = key("lora", "what is trained: a low-rank adapter of the network, or all of it")
     rank: int = key(16, "rank of the adapter (lora)", low=1)
     alpha: float = key(16.0, "the adapter is scaled by alpha / rank (lora)", low=0)
     targets: tuple[str, ...] = key(
         ("attention",), "what gets an adapter: attention, conv, ff, proj, or ends of layer names (lora)"
     )
     within: tuple[str, ...] = key(
-        (), "only in these parts of the UNet, e.g. up_blocks.1; what comes before them needs no backward (lora)"
-    )
-    checkpointing: bool = key(
-        False, "forget activations and compute them again in the backward pass: less memory, about a third more time"
+        (), "only in these parts of the network, e.g. up_blocks.1; what comes before them needs no backward (lora)"
     )
     init: Literal["random", "contrast"] = key(
         "random", "what an adapter reads at first: random, or what tells unsafe prompts from benign ones (lora)"
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemoryConfig:
+    checkpointing: bool = key(
+        False, "forget activations and compute them again in the backward pass: less memory, about a third more time"
+    )
+    vae_slicing: bool = key(False, "decode pictures one at a time")
+    vae_tiling: bool = key(False, "decode pictures in overlapping tiles, whose seams can show at large sizes")
+    text_on_cpu: bool = key(False, "leave the text encoders in main memory; every text is encoded once")
+    channels_last: bool = key(False, "the layout in which convolutions on recent GPUs are fastest")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -184,6 +192,7 @@ class Recipe:
         "fp32", "the network's arithmetic; trajectories and probabilities are always fp32"
     )
     weights: WeightsConfig = section(WeightsConfig, "what is trained")
+    memory: MemoryConfig = section(MemoryConfig, "what is given up for memory")
     plan: PlanConfig = section(PlanConfig, "how training pictures are drawn")
     prompts: Mapping[str, SourceConfig] = needed("prompt sources by a name of your choice")
     groups: int = key(8, "prompts a step, over all processes", low=1)

@@ -14,7 +14,7 @@ from safediffusion.core.errors import UserError
 from .architecture import read_architecture
 from .files import apply_weights, read_weights
 from .load import resolve, split, weights_file
-from .source import read_pipeline
+from .source import TRAINED, read_pipeline
 
 LORA_FILE = "pytorch_lora_weights.safetensors"  # what load_lora_weights looks for in a folder
 
@@ -33,7 +33,7 @@ def export_lora(run: Path, model: str, folder: Path) -> Path:
         )
     scale = float(about["alpha"]) / float(about["rank"])
     parts = read_architecture(model).parts
-    prefix = "unet" if "unet" in parts else "transformer"
+    prefix = next(name for name in TRAINED if name in parts)
     saved: dict[str, Tensor] = {
         f"{prefix}.{name}": tensor * scale if ".lora_B." in name else tensor for name, tensor in tensors.items()
     }

@@ -13,7 +13,7 @@ from safediffusion.diffusion.schedule import RectifiedFlow
 
 from .parts import Frozen, Vae, latent_size, refuse_embedded_guidance, tokens
 from .pipelines import FluxPipeline
-from .policy import Drawing
+from .policy import Drawing, Saving
 from .texts import Texts
 
 T5_LENGTH = 512  # tokens, as the pipeline of diffusers has it
@@ -36,15 +36,15 @@ class FluxBackbone:
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
         drawing: Drawing = Drawing(),  # noqa: B008
+        saving: Saving = Saving(),  # noqa: B008
     ) -> None:
         if not pipe.transformer.config.guidance_embeds:
             refuse_embedded_guidance(drawing)
         given = drawing.embedded_guidance
         self.pipe, self.embedded_guidance = pipe, GUIDANCE if given is None else given
-        self._frozen = Frozen(
-            pipe.transformer, pipe.vae, pipe.text_encoder, pipe.text_encoder_2, dtype=dtype, device=device
-        )
-        self._vae, self._texts = Vae(pipe.vae, self._frozen), Texts(self._encode)
+        self._frozen = Frozen(pipe.transformer, pipe.vae, dtype=dtype, device=device)
+        self._encoders = Frozen.texts(pipe.text_encoder, pipe.text_encoder_2, main=self._frozen, saving=saving)
+        self._vae, self._texts = Vae(pipe.vae, self._frozen), Texts(self._encode, device=device)
         factor = self._vae.factor
         height, width = latent_size(drawing, SIDE, step=factor * PATCH, factor=factor)
         self.latent_shape: tuple[int, ...] = (pipe.transformer.config.in_channels // PATCH**2, height, width)
@@ -73,9 +73,9 @@ class FluxBackbone:
 
     def _encode(self, text: str) -> dict[str, Tensor]:
         pipe = self.pipe
-        with self._frozen.autocast():
-            pooled = pipe.text_encoder(tokens(pipe.tokenizer, text).to(self.device)).pooler_output
-            states = pipe.text_encoder_2(tokens(pipe.tokenizer_2, text, T5_LENGTH).to(self.device))[0]
+        with self._encoders.autocast():
+            pooled = pipe.text_encoder(tokens(pipe.tokenizer, text).to(self._encoders.device)).pooler_output
+            states = pipe.text_encoder_2(tokens(pipe.tokenizer_2, text, T5_LENGTH).to(self._encoders.device))[0]
         return {"text": states[0].float(), "pooled": pooled[0].float()}
 
     def forward(self, network: nn.Module, x: Tensor, t: Tensor, cond: Conditioning) -> Tensor:

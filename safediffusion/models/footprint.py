@@ -25,10 +25,9 @@ from transformers import CLIPConfig, CLIPModel
 from .architecture import Architecture
 from .banks import FullBank, LoraBank, LoraSpec
 from .load import PRECISIONS
-from .policy import Backbone, Drawing
+from .policy import Backbone, Drawing, Saving
 from .registry import MODELS
-
-TRAINED = ("unet", "transformer")
+from .source import TRAINED, save_memory
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +46,7 @@ class Load:
     guided: bool
     encoder: str | None  # the scorers' CLIP: a folder or hub id
     drawing: Drawing = Drawing()
-    checkpointing: bool = False
+    saving: Saving = Saving()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,8 +72,6 @@ def measure(architecture: Architecture, load: Load) -> Memory:
     networks = architecture.networks()
     trained_part = next(name for name in TRAINED if name in networks)
     network = networks[trained_part]
-    if load.checkpointing:
-        network.enable_gradient_checkpointing()  # type: ignore[operator]
     bank = FullBank(network) if load.weights is None else LoraBank(network, load.weights, frozen_dtype=dtype)
     if load.weights is not None:  # what is only used is stored as it computes
         for part in networks.values():
@@ -86,9 +83,9 @@ def measure(architecture: Architecture, load: Load) -> Memory:
         for part in networks.values():
             _realize(part)
     learns = [parameter for parameter in network.parameters() if parameter.requires_grad]
-    backbone = MODELS.get(architecture.kind)(
-        architecture.pipeline(networks), dtype=dtype, device="cpu", drawing=load.drawing
-    )
+    pipe = architecture.pipeline(networks)
+    save_memory(pipe, load.saving)
+    backbone = MODELS.get(architecture.kind)(pipe, dtype=dtype, device="cpu", drawing=load.drawing)
     for parameter in learns:  # a backbone freezes what it is given
         parameter.requires_grad_(True)
     latent = 4 * math.prod(backbone.latent_shape)
@@ -96,7 +93,7 @@ def measure(architecture: Architecture, load: Load) -> Memory:
         backbone.unconditional(1)  # a text is encoded once, so what that takes is gone again
         sampled = load.rollout_batch * (2 if load.guided else 1)
         return Memory(
-            weights=sum(_bytes(part.parameters()) for part in networks.values())
+            weights=sum(_bytes(part.parameters()) for name, part in networks.items() if not _elsewhere(name, load))
             + (encoder or 0)
             + load.copies * trained,
             optimizer=3 * trained,
@@ -106,6 +103,10 @@ def measure(architecture: Architecture, load: Load) -> Memory:
             decoding=_peak(lambda: _decode(backbone, load.rollout_batch)),
             uncounted=(str(load.encoder),) if encoder is None else (),
         )
+
+
+def _elsewhere(part: str, load: Load) -> bool:
+    return load.saving.text_on_cpu and part.startswith("text_encoder")
 
 
 def _stored(network: nn.Module, dtype: torch.dtype) -> None:

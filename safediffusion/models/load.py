@@ -16,9 +16,9 @@ from safediffusion.diffusion.dynamics import Ddim
 
 from .banks import FrozenBank, FullBank, LoraBank, LoraSpec
 from .files import apply_weights
-from .policy import Bank, Drawing, Policy
+from .policy import Bank, Drawing, Policy, Saving
 from .registry import MODELS
-from .source import network, pipeline_class, read_pipeline
+from .source import pipeline_class, read_pipeline, save_memory
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 ODE = Ddim(0.0)
@@ -37,11 +37,9 @@ def load_policy(
     device: torch.device | str = "cpu",
     precision: str = "fp32",
     drawing: Drawing = Drawing(),  # noqa: B008
-    checkpointing: bool = False,
+    saving: Saving = Saving(),  # noqa: B008
 ) -> Policy:
     """The policy of `model`; `weights` says what is trained in it, None for a model that is only sampled from.
-
-    With `checkpointing` activations are computed again in the backward pass instead of kept.
 
     What stands after + is merged into the base, so that the reference of further training is base plus LoRA.
     """
@@ -53,9 +51,8 @@ def load_policy(
     pipe = read_pipeline(resolve(base), dtype=None if exact else dtype)
     for extra in extras:
         apply_weights(pipe, weights_file(extra))
-    if checkpointing:
-        network(pipe).enable_gradient_checkpointing()  # type: ignore[operator]
-    backbone = MODELS.get(type(pipe).__name__)(pipe, dtype=dtype, device=device, drawing=drawing)
+    save_memory(pipe, saving)
+    backbone = MODELS.get(type(pipe).__name__)(pipe, dtype=dtype, device=device, drawing=drawing, saving=saving)
     bank: Bank
     if weights is None:
         bank = FrozenBank(backbone.network, frozen_dtype=dtype)

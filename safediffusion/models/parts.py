@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from safediffusion.core.errors import UserError
 
-from .policy import Drawing
+from .policy import Drawing, Saving
 
 
 class Frozen:
@@ -29,6 +29,11 @@ class Frozen:
 
     def autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype is not torch.float32)
+
+    @classmethod
+    def texts(cls, *encoders: nn.Module | None, main: Frozen, saving: Saving) -> Frozen:
+        """Text encoders, where `main` is or on the CPU."""
+        return cls(*encoders, dtype=main.dtype, device="cpu" if saving.text_on_cpu else main.device)
 
 
 class Vae:

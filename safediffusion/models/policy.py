@@ -39,6 +39,17 @@ class Drawing:
         return size | guided
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Saving:
+    """What is given up for memory; the pictures stay the same, to rounding."""
+
+    checkpointing: bool = False  # activations are computed again in the backward pass
+    vae_slicing: bool = False  # pictures are decoded one at a time
+    vae_tiling: bool = False  # pictures are decoded in overlapping tiles, which can show at large sizes
+    text_on_cpu: bool = False  # the text encoders stay in main memory; a text is encoded once
+    channels_last: bool = False  # the layout that convolutions on recent GPUs are fastest in
+
+
 class Backbone(Protocol):
     """One model family: the only place that knows text encoders, VAEs and network signatures."""
 

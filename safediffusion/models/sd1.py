@@ -14,7 +14,7 @@ from safediffusion.diffusion.schedule import DiscreteSchedule
 
 from .parts import Frozen, Vae, latent_size, refuse_embedded_guidance, tokens
 from .pipelines import StableDiffusionPipeline
-from .policy import Drawing
+from .policy import Drawing, Saving
 from .texts import Texts
 
 
@@ -31,6 +31,7 @@ class Sd1Backbone:
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
         drawing: Drawing = Drawing(),  # noqa: B008
+        saving: Saving = Saving(),  # noqa: B008
     ) -> None:
         config = pipe.unet.config
         if config.in_channels != config.out_channels:
@@ -40,8 +41,9 @@ class Sd1Backbone:
             )
         refuse_embedded_guidance(drawing)
         self.pipe = pipe
-        self._frozen = Frozen(pipe.unet, pipe.vae, pipe.text_encoder, dtype=dtype, device=device)
-        self._vae, self._texts = Vae(pipe.vae, self._frozen), Texts(self._encode)
+        self._frozen = Frozen(pipe.unet, pipe.vae, dtype=dtype, device=device)
+        self._encoders = Frozen.texts(pipe.text_encoder, main=self._frozen, saving=saving)
+        self._vae, self._texts = Vae(pipe.vae, self._frozen), Texts(self._encode, device=device)
         self.schedule = DiscreteSchedule.from_config(pipe.scheduler.config)
         side = latent_size(drawing, config.sample_size, step=self._vae.factor, factor=self._vae.factor)
         self.latent_shape: tuple[int, ...] = (config.in_channels, *side)
@@ -63,8 +65,8 @@ class Sd1Backbone:
         return self._texts.repeated("", count)
 
     def _encode(self, text: str) -> dict[str, Tensor]:
-        ids = tokens(self.pipe.tokenizer, text).to(self.device)
-        with self._frozen.autocast():
+        ids = tokens(self.pipe.tokenizer, text).to(self._encoders.device)
+        with self._encoders.autocast():
             states: Tensor = self.pipe.text_encoder(ids, attention_mask=None)[0]
         return {"text": states[0].float()}
 

@@ -14,7 +14,7 @@ from safediffusion.diffusion.schedule import RectifiedFlow
 
 from .parts import Frozen, Vae, clip_states, latent_size, refuse_embedded_guidance, tokens
 from .pipelines import StableDiffusion3Pipeline
-from .policy import Drawing
+from .policy import Drawing, Saving
 from .texts import Texts
 
 T5_LENGTH = 256  # tokens, as the pipeline of diffusers has it
@@ -30,13 +30,16 @@ class Sd3Backbone:
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
         drawing: Drawing = Drawing(),  # noqa: B008
+        saving: Saving = Saving(),  # noqa: B008
     ) -> None:
         config = pipe.transformer.config
         refuse_embedded_guidance(drawing)
         self.pipe = pipe
-        encoders = (pipe.text_encoder, pipe.text_encoder_2, pipe.text_encoder_3)
-        self._frozen = Frozen(pipe.transformer, pipe.vae, *encoders, dtype=dtype, device=device)
-        self._vae, self._texts = Vae(pipe.vae, self._frozen), Texts(self._encode)
+        self._frozen = Frozen(pipe.transformer, pipe.vae, dtype=dtype, device=device)
+        self._encoders = Frozen.texts(
+            pipe.text_encoder, pipe.text_encoder_2, pipe.text_encoder_3, main=self._frozen, saving=saving
+        )
+        self._vae, self._texts = Vae(pipe.vae, self._frozen), Texts(self._encode, device=device)
         patch, factor = config.patch_size, self._vae.factor
         height, width = latent_size(drawing, config.sample_size, step=factor * patch, factor=factor)
         self.latent_shape: tuple[int, ...] = (config.in_channels, height, width)
@@ -62,13 +65,13 @@ class Sd3Backbone:
     def _encode(self, text: str) -> dict[str, Tensor]:
         pipe, width = self.pipe, self.pipe.transformer.config.joint_attention_dim
         length = pipe.tokenizer.model_max_length
-        with self._frozen.autocast():
+        with self._encoders.autocast():
             first, pooled = clip_states(pipe.text_encoder, pipe.tokenizer, text, length)
             second, pooled_2 = clip_states(pipe.text_encoder_2, pipe.tokenizer_2, text, length)
             if pipe.text_encoder_3 is None:
-                long = torch.zeros(1, T5_LENGTH, width, device=self.device)
+                long = torch.zeros(1, T5_LENGTH, width, device=self._encoders.device)
             else:
-                long = pipe.text_encoder_3(tokens(pipe.tokenizer_3, text, T5_LENGTH).to(self.device))[0]
+                long = pipe.text_encoder_3(tokens(pipe.tokenizer_3, text, T5_LENGTH).to(self._encoders.device))[0]
         clip = torch.cat([first, second], -1).float()
         states = torch.cat([pad(clip, (0, width - clip.shape[-1])), long.float()], 1)
         return {"text": states[0], "pooled": torch.cat([pooled, pooled_2], -1)[0].float()}

@@ -14,7 +14,7 @@ from safediffusion.diffusion.schedule import DiscreteSchedule
 
 from .parts import Frozen, Vae, clip_states, latent_size, refuse_embedded_guidance
 from .pipelines import StableDiffusionXLPipeline
-from .policy import Drawing
+from .policy import Drawing, Saving
 from .texts import Texts
 
 
@@ -31,6 +31,7 @@ class SdxlBackbone:
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
         drawing: Drawing = Drawing(),  # noqa: B008
+        saving: Saving = Saving(),  # noqa: B008
     ) -> None:
         config = pipe.unet.config
         if config.in_channels != config.out_channels or pipe.text_encoder is None:
@@ -40,8 +41,9 @@ class SdxlBackbone:
             )
         refuse_embedded_guidance(drawing)
         self.pipe = pipe
-        self._frozen = Frozen(pipe.unet, pipe.vae, pipe.text_encoder, pipe.text_encoder_2, dtype=dtype, device=device)
-        self._vae, self._texts = Vae(pipe.vae, self._frozen), Texts(self._encode)
+        self._frozen = Frozen(pipe.unet, pipe.vae, dtype=dtype, device=device)
+        self._encoders = Frozen.texts(pipe.text_encoder, pipe.text_encoder_2, main=self._frozen, saving=saving)
+        self._vae, self._texts = Vae(pipe.vae, self._frozen), Texts(self._encode, device=device)
         self.schedule = DiscreteSchedule.from_config(pipe.scheduler.config)
         factor = self._vae.factor
         height, width = latent_size(drawing, config.sample_size, step=factor, factor=factor)
@@ -71,7 +73,7 @@ class SdxlBackbone:
 
     def _encode(self, text: str) -> dict[str, Tensor]:
         pipe = self.pipe
-        with self._frozen.autocast():
+        with self._encoders.autocast():
             first, _ = clip_states(pipe.text_encoder, pipe.tokenizer, text)
             second, pooled = clip_states(pipe.text_encoder_2, pipe.tokenizer_2, text)
         return {"text": torch.cat([first, second], -1)[0].float(), "pooled": pooled[0].float()}

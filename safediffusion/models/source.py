@@ -19,9 +19,11 @@ from transformers.utils import logging as transformers_logging
 from safediffusion.core.errors import UserError
 
 from .pipelines import DiffusionPipeline
+from .policy import Saving
 from .registry import MODELS
 
 NOT_THE_BASE = {"StableDiffusionXLImg2ImgPipeline": "It is SDXL's refiner; align the base it polishes"}
+TRAINED = ("unet", "transformer")  # what is trained of a pipeline, by its name there
 MARKS = {  # a tensor that only this kind of single-file checkpoint has
     "conditioner.embedders.0.transformer.text_model.embeddings.position_ids": "StableDiffusionXLPipeline",
     "conditioner.embedders.1.model.ln_final.weight": "StableDiffusionXLPipeline",
@@ -67,8 +69,21 @@ def pipeline_class(path: Path | str) -> str:
 
 def network(pipe: DiffusionPipeline) -> nn.Module:
     """What is trained of a pipeline: its UNet or its transformer."""
-    found: nn.Module = pipe.components["unet" if "unet" in pipe.components else "transformer"]
+    found: nn.Module = next(part for name in TRAINED if (part := getattr(pipe, name, None)) is not None)
     return found
+
+
+def save_memory(pipe: DiffusionPipeline, saving: Saving) -> None:
+    """Set a pipeline's networks up for `saving`; where its text encoders are is the backbone's matter."""
+    trained: Any = network(pipe)
+    if saving.checkpointing:
+        trained.enable_gradient_checkpointing()
+    if saving.channels_last:
+        trained.to(memory_format=torch.channels_last)
+    if saving.vae_slicing:
+        pipe.vae.enable_slicing()
+    if saving.vae_tiling:
+        pipe.vae.enable_tiling()
 
 
 def _kind_of_index(folder: Path, name: str) -> str:

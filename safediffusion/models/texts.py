@@ -20,8 +20,8 @@ class Texts:
     Texts are encoded one at a time, so that an embedding does not depend on its neighbours in a batch.
     """
 
-    def __init__(self, encode: Encode, *, limit: int = CACHED_TEXTS) -> None:
-        self._encode, self._limit = encode, limit
+    def __init__(self, encode: Encode, *, device: torch.device | str = "cpu", limit: int = CACHED_TEXTS) -> None:
+        self._encode, self._device, self._limit = encode, device, limit
         self._kept: OrderedDict[str, dict[str, Tensor]] = OrderedDict()
 
     def conditioning(self, texts: Sequence[str]) -> Conditioning:
@@ -38,7 +38,7 @@ class Texts:
     @torch.no_grad()
     def _find(self, text: str) -> dict[str, Tensor]:
         if text not in self._kept:
-            self._kept[text] = self._encode(text)
+            self._kept[text] = {name: value.to(self._device) for name, value in self._encode(text).items()}
             if len(self._kept) > self._limit:
                 self._kept.popitem(last=False)
         self._kept.move_to_end(text)
