@@ -38,9 +38,13 @@ def write(batch: ImageBatch) -> Tensor:
     return mean(batch)
 
 
+def fail(batch: ImageBatch) -> Tensor:
+    raise ValueError("no weights")
+
+
 BROKEN: dict[str, tuple[Any, str]] = {
     "no name": (scorer(mean, name=None), "name is a str"),
-    "raises": (scorer(lambda batch: batch.pixels), "scores pictures [B, 3, H, W] in [0, 1] with their prompts"),
+    "raises": (scorer(fail), "scores pictures [B, 3, H, W] in [0, 1] with their prompts"),
     "one number": (scorer(lambda batch: batch.images.mean()), "gives one float32 number a picture, [B]"),
     "doubles": (scorer(lambda batch: mean(batch).double()), "gives one float32 number a picture, [B]"),
     "writes": (scorer(write), "leaves the pictures as they are"),
