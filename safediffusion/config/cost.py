@@ -99,11 +99,13 @@ def forecast(recipe: Recipe, *, processes: int = 1) -> Forecast:
 def _sampling(recipe: Recipe, schedule: Schedule, processes: int) -> tuple[Volume, int]:
     """What the first step draws, and the network evaluations that drawing takes in the whole run."""
     plan, windows = build_plan(recipe), build_windows(recipe)
-    sizes = {"groups": recipe.groups, "group_size": recipe.group_size}
-    batches = {"rollout_batch": recipe.rollout_batch, "processes": processes}
-    distinct = starts(recipe.plan.noise_sharing, **sizes, **batches)
+    groups, size = recipe.groups, recipe.group_size
+    distinct = starts(recipe.plan.noise_sharing, groups, size, rollout_batch=recipe.rollout_batch, processes=processes)
     places = Counter(windows.of(plan, step).window for step in range(recipe.steps))
-    volumes = {window: Volume.of(replace(plan, window=window), schedule, **sizes, starts=distinct) for window in places}
+    volumes = {
+        window: Volume.of(replace(plan, window=window), schedule, groups=groups, group_size=size, starts=distinct)
+        for window in places
+    }
     return volumes[windows.of(plan, 0).window], sum(volumes[w].forwards * count for w, count in places.items())
 
 
