@@ -38,6 +38,18 @@ from safediffusion.objectives.grpo import Grpo, StepItems
 from safediffusion.objectives.registry import OBJECTIVES
 from safediffusion.scorers.base import Scorer
 from safediffusion.scorers.clip import Clip, ClipEncoder
+from safediffusion.scorers.preference import (
+    AESTHETIC,
+    AESTHETIC_BASE,
+    HPS,
+    HPS_BASE,
+    PICKSCORE,
+    Aesthetic,
+    Hps,
+    PickScore,
+    from_open_clip,
+    read_tensors,
+)
 from safediffusion.scorers.registry import SCORERS
 from safediffusion.scorers.steering import Steering
 from safediffusion.train.calibrate import DirectionReport, Pictures, check_direction, read_pictures
@@ -83,25 +95,33 @@ def build_experiment(
 def build_scorers(recipe: Recipe, *, device: Device = "cpu") -> tuple[Scorer, ...]:
     """The recipe's scorers; those that need a CLIP share one."""
     shared = SharedEncoder(recipe.encoder, device)
-    return tuple(build_scorer(name, recipe.steering, shared) for name in recipe.scorers)
+    return tuple(build_scorer(name, recipe.steering, shared, recipe.sources.get(name)) for name in recipe.scorers)
 
 
 class SharedEncoder:
     """A CLIP that is loaded when the first scorer asks for it."""
 
     def __init__(self, source: str, device: Device) -> None:
-        self._source, self._device = source, device
+        self._source, self.device = source, device
         self._loaded: ClipEncoder | None = None
 
     def __call__(self) -> ClipEncoder:
         if self._loaded is None:
-            self._loaded = ClipEncoder(encoder_source(self._source), device=self._device)
+            self._loaded = ClipEncoder(encoder_source(self._source), device=self.device)
         return self._loaded
 
 
-def build_scorer(name: str, steering: SteeringConfig, encoder: SharedEncoder) -> Scorer:
-    """A scorer by name; one of another package is made without arguments."""
+def build_scorer(name: str, steering: SteeringConfig, encoder: SharedEncoder, source: str | None = None) -> Scorer:
+    """A scorer by name, from its published weights or those of `source`; a plug-in is made without arguments."""
     made = SCORERS.get(name)
+    if made is PickScore:
+        return PickScore(encoder=ClipEncoder(source or PICKSCORE, device=encoder.device))
+    if made is Hps:
+        weights = from_open_clip(read_tensors(source or HPS))
+        return Hps(encoder=ClipEncoder(HPS_BASE, weights=weights, device=encoder.device))
+    if made is Aesthetic:
+        tensors = read_tensors(source or AESTHETIC)
+        return Aesthetic(encoder=ClipEncoder(AESTHETIC_BASE, device=encoder.device), weights=tensors)
     if made is Clip:
         return Clip(encoder=encoder())
     if made is Steering:

@@ -21,6 +21,7 @@ from safediffusion.scorers.anchors import Anchors
 from safediffusion.scorers.registry import SCORERS
 from safediffusion.train.trackers import TRACKERS
 
+SOURCED = ("pickscore", "hps", "aesthetic")  # scorers with weights of their own
 SERVICES = ("wandb", "trackio")  # loggers that are extras of this package
 
 
@@ -28,6 +29,13 @@ def check(recipe: Recipe) -> Mixture:
     """The recipe's prompts, after looking at every name in it. UserError names what is unknown or missing."""
     for name in recipe.scorers:
         _known(SCORERS, name, f"scorers.{name}")
+    for name in recipe.sources:
+        if name not in recipe.scorers:
+            raise UserError(
+                f"sources.{name} gives weights to a scorer that is not in `scorers`; add it there or leave it out"
+            )
+        if name not in SOURCED:
+            raise UserError(f"sources.{name}: this scorer brings no weights of its own; {suggest(name, SOURCED)}")
     _known(OBJECTIVES, recipe.objective.kind, "objective.kind")
     _known(CREDITS, recipe.credit.kind, "credit.kind")
     if recipe.evaluation.every:

@@ -200,6 +200,10 @@ class Recipe:
     rollout_batch: int = key(64, "pictures drawn and scored at once by a process", low=1)
     encoder: str = key("openai/clip-vit-large-patch14", "the CLIP of the scorers: emoji, a folder or a hub id")
     scorers: Mapping[str, float] = key({"steering": 1.0}, "weight of every score in the reward, by scorer")
+    sources: Mapping[str, str] = key(
+        {},
+        "other weights of scorers with their own: pickscore (a CLIP), hps, aesthetic (a file, or OWNER/NAME/FILE)",
+    )
     steering: SteeringConfig = section(SteeringConfig, "the steering reward")
     credit: CreditConfig = section(CreditConfig, "from scores to advantages")
     objective: ObjectiveConfig = section(ObjectiveConfig, "the loss")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,13 +14,15 @@ import torch
 from huggingface_hub import hf_hub_download
 from torch import Tensor
 from torch.nn.functional import interpolate, normalize
-from transformers import CLIPModel, CLIPTokenizer
+from transformers import AutoConfig, AutoModel, AutoTokenizer
 from transformers.utils import logging
 
 from safediffusion.core.errors import UserError
 from safediffusion.scorers.base import ImageBatch
 
 PREPROCESSOR = "preprocessor_config.json"
+FAMILIES = ("clip", "siglip")  # model types of transformers
+MODES = {2: "bilinear", 3: "bicubic"}  # PIL's numbers of resampling filters
 
 
 class Encoder(Protocol):
@@ -44,6 +46,7 @@ class Preprocessing:
     crop: tuple[int, int] | None
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    mode: str = "bicubic"
 
     @classmethod
     def read(cls, path: Path) -> Preprocessing:
@@ -59,19 +62,20 @@ class Preprocessing:
             crop=None if crop is None else (crop["height"], crop["width"]),
             mean=tuple(config["image_mean"]),
             std=tuple(config["image_std"]),
+            mode=MODES[config.get("resample", 3)],
         )
 
     def __call__(self, images: Tensor) -> Tensor:
-        """[B, 3, H, W] in [0, 1] -> the network's input. Antialiased bicubic; no resampling where the size fits."""
+        """[B, 3, H, W] in [0, 1] -> the network's input. Antialiased; no resampling where the size fits."""
         height, width = images.shape[-2:]
         if self.exact is not None:
             target = self.exact
         else:
             assert self.shortest is not None
-            scale = self.shortest / min(height, width)
-            target = (round(height * scale), round(width * scale))
+            longest = int(self.shortest * max(height, width) / min(height, width))
+            target = (self.shortest, longest) if height <= width else (longest, self.shortest)
         if target != (height, width):
-            images = interpolate(images, size=target, mode="bicubic", antialias=True, align_corners=False).clamp(0, 1)
+            images = interpolate(images, size=target, mode=self.mode, antialias=True, align_corners=False).clamp(0, 1)
         if self.crop is not None:
             top, left = (target[0] - self.crop[0]) // 2, (target[1] - self.crop[1]) // 2
             images = images[..., top : top + self.crop[0], left : left + self.crop[1]]
@@ -80,7 +84,9 @@ class Preprocessing:
 
 
 class ClipEncoder:
-    """A transformers CLIP folder or hub id as an `Encoder`. Frozen; results are float32 of length 1.
+    """A transformers CLIP or SigLIP, folder or hub id, as an `Encoder`. Frozen; results are float32 of length 1.
+
+    `weights` replace those of the checkpoint, which are then not loaded.
 
     Every distinct text is encoded once and by itself, so its embedding does not depend on what else is asked for.
     """
@@ -91,25 +97,34 @@ class ClipEncoder:
         *,
         device: str | torch.device = "cpu",
         dtype: torch.dtype = torch.float32,
+        weights: Mapping[str, Tensor] | None = None,
         cache: int = 65536,
     ) -> None:
         local = Path(source).is_dir()
         try:
             with _quiet():
-                model: Any = CLIPModel.from_pretrained(str(source), local_files_only=local, dtype=dtype)
-                self._tokenizer = CLIPTokenizer.from_pretrained(str(source), local_files_only=local)
+                about = AutoConfig.from_pretrained(str(source), local_files_only=local)
+                model = _model(str(source), about, dtype=dtype, weights=weights)
+                self._tokenizer = AutoTokenizer.from_pretrained(str(source), local_files_only=local)
             config = Path(source, PREPROCESSOR) if local else Path(hf_hub_download(str(source), PREPROCESSOR))
             self._prepare = Preprocessing.read(config)
-        except OSError as error:
+        except (OSError, ValueError) as error:
             raise UserError(
                 f"CLIP '{source}' cannot be loaded ({str(error).splitlines()[0]}); give a folder or hub id of a "
-                "transformers CLIPModel"
+                "transformers CLIPModel or SiglipModel"
             ) from error
         self.model = model.to(device).eval().requires_grad_(False)
         self.device = torch.device(device)
         self.dtype = dtype
+        self._masked = about.model_type == "clip"  # SigLIP was trained to see its padding
         self._known: OrderedDict[str, Tensor] = OrderedDict()
         self._room = cache
+
+    @property
+    def scale(self) -> Tensor:
+        """[], what the model multiplies a cosine by before its softmax or sigmoid."""
+        scale: Tensor = self.model.logit_scale.exp().float()
+        return scale.squeeze()
 
     @torch.no_grad()
     def text(self, texts: Sequence[str]) -> Tensor:
@@ -130,13 +145,28 @@ class ClipEncoder:
             [text], padding="max_length", truncation=True, max_length=limit, return_tensors="pt"
         ).to(self.device)
         with torch.autocast(self.device.type, enabled=False):
-            pooled = self.model.get_text_features(
-                input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"]
-            ).pooler_output
+            mask = tokens["attention_mask"] if self._masked else None
+            pooled = self.model.get_text_features(input_ids=tokens["input_ids"], attention_mask=mask).pooler_output
         self._known[text] = normalize(pooled.float(), dim=-1)[0]
         if len(self._known) > self._room:
             self._known.popitem(last=False)
         return self._known[text]
+
+
+def _model(source: str, config: Any, *, dtype: torch.dtype, weights: Mapping[str, Tensor] | None) -> Any:
+    """The model of `source`, or its architecture with other `weights`, all of them."""
+    if config.model_type not in FAMILIES:
+        raise UserError(
+            f"'{source}' is a {config.model_type}; the reward's encoder is one of: {', '.join(FAMILIES)} (transformers)"
+        )
+    if weights is None:
+        return AutoModel.from_pretrained(source, local_files_only=Path(source).is_dir(), dtype=dtype)
+    model = AutoModel.from_config(config)
+    wrong = model.load_state_dict(dict(weights), strict=False)
+    odd = [*wrong.missing_keys, *wrong.unexpected_keys]
+    if odd:
+        raise UserError(f"the weights do not fit '{source}': tensor '{odd[0]}' is missing or unknown")
+    return model.to(dtype)
 
 
 @contextmanager
