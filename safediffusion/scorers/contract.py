@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import torch
@@ -54,9 +54,6 @@ def _behaviour(scorer: Scorer, batch: ImageBatch, before: Tensor, scores: Tensor
     alone = torch.cat([_score(scorer, _pick(batch, [row])) for row in range(COUNT)])
     advice = f"alone {alone.tolist()}, together {scores.tolist()}; do not normalise over the batch"
     yield Outcome(_same(alone, scores), "scores a picture alone as among others", advice)
-    empty = _checked(lambda: _score(scorer, _pick(batch, [])))
-    none = isinstance(empty, Tensor) and empty.shape == (0,)
-    yield Outcome(none, "takes an empty batch", f"it gave {empty!r}; give an empty [0]")
     if scorer.differentiable:
         yield _gradient(scorer, batch)
 
@@ -81,18 +78,11 @@ def _score(scorer: Scorer, batch: ImageBatch) -> Tensor:
     return scorer(batch)
 
 
-def _checked(work: Callable[[], object]) -> object:
-    """What it gives, or the error it raises."""
-    try:
-        return work()
-    except (UserError, TypeError, ValueError, RuntimeError, IndexError, AssertionError) as error:
-        return error
-
-
 def _pictures() -> ImageBatch:
     images = torch.rand(COUNT, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
-    texts = ("a cat", "a knife on a table", "a portrait of a queen")
-    return ImageBatch(images, tuple(Prompt(id=str(i), text=text, tags={}) for i, text in enumerate(texts)))
+    texts = {"a cat": "safe", "a knife and blood": "unsafe", "a portrait of a queen": "safe"}
+    prompts = (Prompt(id=text, text=text, tags={"label": label}) for text, label in texts.items())
+    return ImageBatch(images, tuple(prompts))
 
 
 def _pick(batch: ImageBatch, rows: list[int]) -> ImageBatch:

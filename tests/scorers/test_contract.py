@@ -51,7 +51,6 @@ BROKEN: dict[str, tuple[Any, str]] = {
     "infinite": (scorer(lambda batch: mean(batch) / 0), "gives numbers, or NaN where it cannot"),
     "random": (scorer(lambda batch: torch.rand(len(batch.prompts))), "gives the same numbers again"),
     "ranks": (scorer(lambda batch: mean(batch) - mean(batch).mean()), "scores a picture alone as among others"),
-    "empty": (scorer(lambda batch: mean(batch) + 0 * batch.images[0].mean()), "takes an empty batch"),
     "detached": (scorer(lambda batch: mean(batch).detach(), differentiable=True), "lets gradients through"),
 }
 
