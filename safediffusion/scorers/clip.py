@@ -161,7 +161,7 @@ def _model(source: str, config: Any, *, dtype: torch.dtype, weights: Mapping[str
         )
     if weights is None:
         return AutoModel.from_pretrained(source, local_files_only=Path(source).is_dir(), dtype=dtype)
-    model = AutoModel.from_config(config)
+    model = AutoModel.from_config(config)  # type: ignore[no-untyped-call]
     wrong = model.load_state_dict(dict(weights), strict=False)
     odd = [*wrong.missing_keys, *wrong.unexpected_keys]
     if odd:

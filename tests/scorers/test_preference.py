@@ -148,7 +148,8 @@ def test_siglip_is_an_encoder_too(folder: Path, tmp_path: Path) -> None:
     vision = {"hidden_size": WIDTH, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
     vision |= {"image_size": 16, "patch_size": 8}
     torch.manual_seed(0)
-    model = SiglipModel(SiglipConfig(text_config=text, vision_config=vision)).eval()
+    model = SiglipModel(SiglipConfig(text_config=text, vision_config=vision))
+    model.train(False)
     model.save_pretrained(tmp_path)
     tiny.tokenizer().save_pretrained(tmp_path)
     (tmp_path / "preprocessor_config.json").write_text((folder / "preprocessor_config.json").read_text())
