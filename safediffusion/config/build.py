@@ -95,7 +95,9 @@ def build_experiment(
 def build_scorers(recipe: Recipe, *, device: Device = "cpu") -> tuple[Scorer, ...]:
     """The recipe's scorers; those that need a CLIP share one."""
     shared = SharedEncoder(recipe.encoder, device)
-    return tuple(build_scorer(name, recipe.steering, shared, recipe.sources.get(name)) for name in recipe.scorers)
+    return tuple(
+        build_scorer(name, recipe.steering, shared, source=recipe.sources.get(name)) for name in recipe.scorers
+    )
 
 
 class SharedEncoder:
@@ -111,7 +113,7 @@ class SharedEncoder:
         return self._loaded
 
 
-def build_scorer(name: str, steering: SteeringConfig, encoder: SharedEncoder, source: str | None = None) -> Scorer:
+def build_scorer(name: str, steering: SteeringConfig, encoder: SharedEncoder, *, source: str | None = None) -> Scorer:
     """A scorer by name, from its published weights or those of `source`; a plug-in is made without arguments."""
     made = SCORERS.get(name)
     if made is PickScore:

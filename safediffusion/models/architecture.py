@@ -68,7 +68,10 @@ class _Blank:
     def __init__(self, length: int) -> None:
         self.model_max_length = length
 
-    def __call__(self, texts: list[str], *, max_length: int, **_: Any) -> SimpleNamespace:
+    def __call__(
+        self, texts: list[str], *, max_length: int, padding: str, truncation: bool, return_tensors: str
+    ) -> SimpleNamespace:
+        assert (padding, truncation, return_tensors) == ("max_length", True, "pt"), "what `parts.tokens` asks for"
         ids: Tensor = torch.ones(len(texts), max_length, dtype=torch.long)
         return SimpleNamespace(input_ids=ids)
 

@@ -75,7 +75,7 @@ class FluxBackbone:
         pipe = self.pipe
         with self._encoders.autocast():
             pooled = pipe.text_encoder(tokens(pipe.tokenizer, text).to(self._encoders.device)).pooler_output
-            states = pipe.text_encoder_2(tokens(pipe.tokenizer_2, text, T5_LENGTH).to(self._encoders.device))[0]
+            states = pipe.text_encoder_2(tokens(pipe.tokenizer_2, text, length=T5_LENGTH).to(self._encoders.device))[0]
         return {"text": states[0].float(), "pooled": pooled[0].float()}
 
     def forward(self, network: nn.Module, x: Tensor, t: Tensor, cond: Conditioning) -> Tensor:

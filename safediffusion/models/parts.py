@@ -101,7 +101,7 @@ def refuse_embedded_guidance(drawing: Drawing) -> None:
         )
 
 
-def tokens(tokenizer: Any, text: str, length: int | None = None) -> Tensor:
+def tokens(tokenizer: Any, text: str, *, length: int | None = None) -> Tensor:
     """[1, L], padded to and cut at the tokenizer's length or `length`."""
     found: Tensor = tokenizer(
         [text],
@@ -113,7 +113,7 @@ def tokens(tokenizer: Any, text: str, length: int | None = None) -> Tensor:
     return found
 
 
-def clip_states(encoder: Any, tokenizer: Any, text: str, length: int | None = None) -> tuple[Tensor, Tensor]:
+def clip_states(encoder: Any, tokenizer: Any, text: str, *, length: int | None = None) -> tuple[Tensor, Tensor]:
     """[1, L, D] states of the last layer but one, and the first output [1, P]: the projected pooled state, if any."""
-    found = encoder(tokens(tokenizer, text, length).to(encoder.device), output_hidden_states=True)
+    found = encoder(tokens(tokenizer, text, length=length).to(encoder.device), output_hidden_states=True)
     return found.hidden_states[-2], found[0]

@@ -38,7 +38,7 @@ T5_XXL: Config = {
 }
 
 
-def _vae(side: int, channels: int = 4, **more: Any) -> tuple[str, str, Config]:
+def _vae(side: int, own: Config, *, channels: int = 4) -> tuple[str, str, Config]:
     return (
         "diffusers",
         "AutoencoderKL",
@@ -51,7 +51,7 @@ def _vae(side: int, channels: int = 4, **more: Any) -> tuple[str, str, Config]:
             "sample_size": side,
             "use_quant_conv": channels == 4,
             "use_post_quant_conv": channels == 4,
-            **more,
+            **own,
         },
     )
 
@@ -78,7 +78,7 @@ SD1: Parts = {
             "block_out_channels": (320, 640, 1280, 1280),
         },
     ),
-    "vae": _vae(512),
+    "vae": _vae(512, {}),
     "text_encoder": ("transformers", "CLIPTextModel", CLIP_L),
     "scheduler": ("diffusers", "DDIMScheduler", DDIM),
 }
@@ -100,7 +100,7 @@ SDXL: Parts = {
             "projection_class_embeddings_input_dim": 2816,
         },
     ),
-    "vae": _vae(1024, scaling_factor=0.13025, force_upcast=True),
+    "vae": _vae(1024, {"scaling_factor": 0.13025, "force_upcast": True}),
     "text_encoder": ("transformers", "CLIPTextModel", CLIP_L),
     "text_encoder_2": CLIPS["text_encoder_2"],
     "scheduler": ("diffusers", "EulerDiscreteScheduler", DDIM),
@@ -128,7 +128,7 @@ def _sd3(layers: int, positions: int, *, dual: int = 0, norm: str | None = "rms_
                 "qk_norm": norm,
             },
         ),
-        "vae": _vae(1024, 16, scaling_factor=1.5305, shift_factor=0.0609),
+        "vae": _vae(1024, {"scaling_factor": 1.5305, "shift_factor": 0.0609}, channels=16),
         **CLIPS,
         "text_encoder_3": ("transformers", "T5EncoderModel", T5_XXL),
         "scheduler": ("diffusers", "FlowMatchEulerDiscreteScheduler", {"shift": 3.0}),
@@ -152,7 +152,7 @@ def _flux(scheduler: Config, *, dev: bool) -> Parts:
                 "guidance_embeds": dev,
             },
         ),
-        "vae": _vae(1024, 16, scaling_factor=0.3611, shift_factor=0.1159),
+        "vae": _vae(1024, {"scaling_factor": 0.3611, "shift_factor": 0.1159}, channels=16),
         "text_encoder": ("transformers", "CLIPTextModel", CLIP_L),
         "text_encoder_2": ("transformers", "T5EncoderModel", T5_XXL),
         "scheduler": ("diffusers", "FlowMatchEulerDiscreteScheduler", scheduler),

@@ -66,12 +66,14 @@ class Sd3Backbone:
         pipe, width = self.pipe, self.pipe.transformer.config.joint_attention_dim
         length = pipe.tokenizer.model_max_length
         with self._encoders.autocast():
-            first, pooled = clip_states(pipe.text_encoder, pipe.tokenizer, text, length)
-            second, pooled_2 = clip_states(pipe.text_encoder_2, pipe.tokenizer_2, text, length)
+            first, pooled = clip_states(pipe.text_encoder, pipe.tokenizer, text, length=length)
+            second, pooled_2 = clip_states(pipe.text_encoder_2, pipe.tokenizer_2, text, length=length)
             if pipe.text_encoder_3 is None:
                 long = torch.zeros(1, T5_LENGTH, width, device=self._encoders.device)
             else:
-                long = pipe.text_encoder_3(tokens(pipe.tokenizer_3, text, T5_LENGTH).to(self._encoders.device))[0]
+                long = pipe.text_encoder_3(tokens(pipe.tokenizer_3, text, length=T5_LENGTH).to(self._encoders.device))[
+                    0
+                ]
         clip = torch.cat([first, second], -1).float()
         states = torch.cat([pad(clip, (0, width - clip.shape[-1])), long.float()], 1)
         return {"text": states[0], "pooled": torch.cat([pooled, pooled_2], -1)[0].float()}
