@@ -7,7 +7,7 @@ import os
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import click
 
@@ -16,7 +16,7 @@ from safediffusion.core.errors import UserError
 if TYPE_CHECKING:
     from safediffusion.core.fleet import Fleet
     from safediffusion.diffusion.denoise import Plan
-    from safediffusion.models.policy import Drawing
+    from safediffusion.models.policy import Drawing, Saving
 
 C = TypeVar("C", bound=Callable[..., Any])
 
@@ -47,12 +47,30 @@ def drawing_for(model: str, *, size: str | None, embedded_guidance: float | None
     """What was asked for; for a run folder, what it was trained with stands behind it."""
     from safediffusion.models.policy import Drawing
 
-    own = read_config(Path(model))["plan"] if (Path(model) / "run.json").is_file() else {}
+    own = _config_of(model).get("plan", {})
     trained = own.get("size")
     given = embedded_guidance if embedded_guidance is not None else own.get("embedded_guidance")
     return Drawing(
         size=_size(size) if size is not None else tuple(trained) if trained else None, embedded_guidance=given
     )
+
+
+def means_for(model: str, *, precision: str | None) -> Means:
+    """The arithmetic asked for, or that of a run; and what a run gives up for memory."""
+    from safediffusion.models.policy import Saving
+
+    own = _config_of(model)
+    return Means(precision or own.get("precision", "fp32"), Saving(**own.get("memory", {})))
+
+
+class Means(NamedTuple):
+    precision: str
+    saving: Saving
+
+
+def _config_of(model: str) -> dict[str, Any]:
+    """The recipe of a run folder; nothing for any other MODEL."""
+    return read_config(Path(model)) if (Path(model) / "run.json").is_file() else {}
 
 
 def _size(text: str) -> tuple[int, int]:

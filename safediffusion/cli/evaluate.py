@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING
 import click
 
 from safediffusion.cli.common import (
+    Means,
     device_option,
     drawing_for,
     drawing_options,
     is_main,
+    means_for,
     model_of,
     pick_device,
     plan_for,
@@ -40,7 +42,7 @@ class Asked:
     drawing: Drawing | None = None
     batch: int = 64
     limit: int | None = None
-    precision: str = "fp32"
+    means: Means | None = None  # None: fp32, nothing given up
     device: str = "auto"
 
 
@@ -57,8 +59,13 @@ def evaluate_model(asked: Asked, *, title: str) -> Mapping[str, Estimate]:
     suite = load_suite(asked.suite)
     fleet = Fleet.current()
     drawing = asked.drawing or Drawing()
+    precision, saving = asked.means or means_for(asked.model, precision=None)
     policy = load_policy(
-        asked.model, device=pick_device(asked.device, fleet), precision=asked.precision, drawing=drawing
+        asked.model,
+        device=pick_device(asked.device, fleet),
+        precision=precision,
+        drawing=drawing,
+        saving=saving,
     )
     about = {"model": asked.model, **drawing.described()}
     options = Options(plan=asked.plan, batch=asked.batch, limit=asked.limit, model=about)
@@ -74,7 +81,7 @@ def evaluate_model(asked: Asked, *, title: str) -> Mapping[str, Estimate]:
 @click.option("--out", metavar="DIR", help="[default: eval/SUITE in the run folder, or in runs/MODEL]")
 @click.option("--limit", type=click.IntRange(min=1), help="Prompts a benchmark.  [default: the suite's]")
 @click.option("--batch", type=click.IntRange(min=1), default=64, show_default=True, help="Pictures at once.")
-@click.option("--precision", default="fp32", show_default=True, help="fp32, bf16 or fp16.")
+@click.option("--precision", help="fp32, bf16 or fp16.  [default: the run's, or fp32]")
 @plan_options
 @drawing_options
 @device_option
@@ -84,7 +91,7 @@ def command(
     out: str | None,
     limit: int | None,
     batch: int,
-    precision: str,
+    precision: str | None,
     steps: int | None,
     guidance: float | None,
     eta: float | None,
@@ -111,7 +118,7 @@ def command(
         drawing=drawing_for(model, size=size, embedded_guidance=embedded_guidance),
         batch=batch,
         limit=limit,
-        precision=precision,
+        means=means_for(model, precision=precision),
         device=device,
     )
     with resumable("the same command"):

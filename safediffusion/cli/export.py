@@ -34,10 +34,12 @@ def command(run: str, kind: str, out: str | None, base: str | None, suite: str) 
         raise UserError(f"{target} is not empty; name another folder with --out, or remove it")
     comparison = _measured(folder, suite, base)
     from safediffusion.models.export import export_lora, export_pipeline
+    from safediffusion.models.load import weights_file
     from safediffusion.report.card import card
 
     written = (export_lora if kind == "lora" else export_pipeline)(folder, model, target)
     about = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    about["trained"] = weights_file(run).parent.name.removeprefix("step-").lstrip("0")
     (target / "README.md").write_text(card(about, comparison, kind=kind), encoding="utf-8")
     click.echo(f"{written} and {target / 'README.md'}")
 
@@ -46,9 +48,16 @@ def _measured(run: Path, suite: str, base: str | None) -> Comparison | None:
     """The run's evaluation, beside the base's if one is given; None when there is none."""
     from safediffusion.evaluate.compare import compare
 
-    if not (run / "eval" / suite / "report.json").is_file():
+    measured = run / "eval" / suite
+    if not (measured / "report.json").is_file():
         if base is not None:
             raise UserError(f"{run} has no evaluation {suite} to compare; run `safediffusion evaluate {run}` first")
         return None
-    folders = [run] if base is None else [Path(base), run]
+    newest = max((file.stat().st_mtime for file in run.glob("checkpoints/step-*/manifest.json")), default=0.0)
+    if (measured / "report.json").stat().st_mtime < newest:
+        raise UserError(
+            f"{measured} was measured before the newest checkpoint was written, so its figures are of other weights; "
+            f"move it away and run `safediffusion evaluate {run} --suite {suite}`"
+        )
+    folders = [measured] if base is None else [Path(base), measured]
     return compare(folders, names=["aligned"] if base is None else ["base", "aligned"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ from safediffusion.cli.common import (
     device_option,
     drawing_for,
     drawing_options,
+    means_for,
     model_of,
     pick_device,
     plan_for,
@@ -27,8 +29,6 @@ if TYPE_CHECKING:
     from safediffusion.diffusion.denoise import Plan
     from safediffusion.models.policy import Policy
 
-BATCH = 8  # pictures drawn at once
-
 
 @click.command("sample", short_help="Draw pictures, the same seed by several models.")
 @click.argument("model")
@@ -37,7 +37,8 @@ BATCH = 8  # pictures drawn at once
 @click.option("--count", type=click.IntRange(min=1), default=4, show_default=True, help="Pictures a prompt.")
 @click.option("--seed", default=0, show_default=True, help="The same seed gives the same pictures.")
 @click.option("--out", default="samples", show_default=True, metavar="DIR", help="Where the pictures go.")
-@click.option("--precision", default="fp32", show_default=True, help="fp32, bf16 or fp16.")
+@click.option("--precision", help="fp32, bf16 or fp16.  [default: the run's, or fp32]")
+@click.option("--batch", type=click.IntRange(min=1), default=8, show_default=True, help="Pictures drawn at once.")
 @plan_options
 @drawing_options
 @device_option
@@ -48,7 +49,8 @@ def command(
     count: int,
     seed: int,
     out: str,
-    precision: str,
+    precision: str | None,
+    batch: int,
     steps: int | None,
     guidance: float | None,
     eta: float | None,
@@ -67,21 +69,29 @@ def command(
     from safediffusion.models.load import load_policy
 
     place, names = pick_device(device, Fleet()), (model, *against)
+    drawings = [drawing_for(name, size=size, embedded_guidance=embedded_guidance) for name in names]
+    side = next((drawing.size for drawing in drawings if drawing.size is not None), None)  # of all: side by side
     columns: list[list[Image]] = []
     with bar("sampling") as progress:
-        for name in names:
+        for name, drawing in zip(names, drawings, strict=True):
             loaded = model_of(name)
             plan = plan_for(loaded, steps=steps, guidance=guidance, eta=eta)
-            drawing = drawing_for(name, size=size, embedded_guidance=embedded_guidance)
-            policy = load_policy(loaded, device=place, precision=precision, drawing=drawing)
+            means = means_for(name, precision=precision)
+            policy = load_policy(
+                loaded,
+                device=place,
+                precision=means.precision,
+                drawing=replace(drawing, size=side),
+                saving=means.saving,
+            )
             columns.append([])
             for text in prompts:
-                columns[-1] += draw_prompt(policy, text, plan, count=count, seed=seed)
+                columns[-1] += draw_prompt(policy, text, plan, count=count, seed=seed, batch=batch)
                 progress(sum(map(len, columns)), len(names) * len(prompts) * count)
     click.echo(str(save(Path(out), columns, [slug(name) for name in names])))
 
 
-def draw_prompt(policy: Policy, text: str, plan: Plan, *, count: int, seed: int) -> list[Image]:
+def draw_prompt(policy: Policy, text: str, plan: Plan, *, count: int, seed: int, batch: int = 8) -> list[Image]:
     """`count` pictures of a text; their noise depends on the text, the seed and their number alone."""
     from PIL import Image
 
@@ -93,7 +103,7 @@ def draw_prompt(policy: Policy, text: str, plan: Plan, *, count: int, seed: int)
         Row(benchmark="sample", key=f"{key}-{number}", prompt=key, text=text, seed=seed, repeat=number)
         for number in range(count)
     ]
-    parts = (draw(policy, rows[start : start + BATCH], plan) for start in range(0, count, BATCH))
+    parts = (draw(policy, rows[start : start + batch], plan) for start in range(0, count, batch))
     return [Image.fromarray(pixels) for part in parts for pixels in part]
 
 

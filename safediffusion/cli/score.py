@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -21,11 +21,19 @@ if TYPE_CHECKING:
 @click.argument("overrides", nargs=-1, metavar="[steering.KEY=VALUE]...")
 @click.option("--scorer", required=True, help="A name from `safediffusion list scorers`.")
 @click.option("--encoder", help="Its CLIP: emoji, a folder or a hub id.  [default: the run's own]")
+@click.option("--source", help="Weights of a scorer that has its own.  [default: the run's, or the published ones]")
 @click.option("--batch", type=click.IntRange(min=1), default=64, show_default=True, help="Pictures at once.")
 @click.option("--again", is_flag=True, help="Score pictures anew that have this score already.")
 @device_option
 def command(
-    run: str, overrides: tuple[str, ...], scorer: str, encoder: str | None, batch: int, again: bool, device: str
+    run: str,
+    overrides: tuple[str, ...],
+    scorer: str,
+    encoder: str | None,
+    source: str | None,
+    batch: int,
+    again: bool,
+    device: str,
 ) -> None:
     """Add a score to every saved picture of RUN (a run or evaluation folder). Nothing is drawn again.
 
@@ -36,7 +44,8 @@ def command(
     if scorer not in SCORERS:
         raise UserError(f"unknown scorer '{scorer}'; {suggest(scorer, SCORERS.names())}")
     (folder,) = existing([run])
-    steering, source = _settings(folder, overrides, encoder)
+    own = _recipe(folder)
+    steering, clip = _settings(folder, own, overrides, encoder)
 
     from safediffusion.cli.progress import bar
     from safediffusion.config.build import SharedEncoder, build_scorer
@@ -44,20 +53,28 @@ def command(
     from safediffusion.evaluate.score import score
 
     place = pick_device(device, Fleet())
-    made = build_scorer(scorer, steering, SharedEncoder(source, place))
+    made = build_scorer(
+        scorer, steering, SharedEncoder(clip, place), source=source or own.get("sources", {}).get(scorer)
+    )
     with resumable("the same command"), bar(f"{scorer} on {folder}") as progress:
         counts = score(folder, made, batch=batch, device=place, again=again, progress=progress)
     click.echo(f"{folder}: " + ", ".join(f"{name} {count}" for name, count in counts.items()))
 
 
-def _settings(folder: Path, overrides: tuple[str, ...], encoder: str | None) -> tuple[SteeringConfig, str]:
+def _recipe(folder: Path) -> dict[str, Any]:
+    """Of the run the folder belongs to; empty where it is no run's."""
+    run = next((each for each in (folder, *folder.parents[:2]) if (each / "run.json").is_file()), None)
+    return {} if run is None else read_config(run)
+
+
+def _settings(
+    folder: Path, own: dict[str, Any], overrides: tuple[str, ...], encoder: str | None
+) -> tuple[SteeringConfig, str]:
     """The steering settings and the encoder's name: the run's, or the defaults where the folder is no run's."""
     from safediffusion.config.load import override
     from safediffusion.config.parse import read_section
     from safediffusion.config.schema import SteeringConfig
 
-    run = next((each for each in (folder, *folder.parents[:2]) if (each / "run.json").is_file()), None)
-    own = {} if run is None else read_config(run)
     for text in overrides:
         if not text.startswith("steering."):
             raise UserError(

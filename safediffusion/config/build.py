@@ -176,7 +176,7 @@ def build_windows(recipe: Recipe) -> Windows:
 
 def build_dynamics(plan: PlanConfig) -> Dynamics:
     if plan.dynamics == "ddim":
-        return Ddim(plan.eta)
+        return Ddim(1.0 if plan.eta is None else plan.eta)
     named: dict[str, type[FlowSde | DanceSde | Cps]] = {"flow-sde": FlowSde, "dance-sde": DanceSde, "cps": Cps}
     made = named[plan.dynamics]
     return made() if plan.level is None else made(plan.level)

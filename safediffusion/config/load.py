@@ -14,6 +14,7 @@ from safediffusion.config.schema import Recipe
 from safediffusion.core.errors import UserError
 from safediffusion.core.registry import suggest
 
+WHOLE = ("prompts", "scorers", "sources")  # their keys are names of the user's choice, not settings
 FOLDER = Path(__file__).parents[1] / "recipes"
 
 
@@ -25,7 +26,8 @@ def recipe_names() -> tuple[str, ...]:
 def load_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
     """The recipe that ships under `name`, or the YAML file of that path, with `key=value` overrides on top.
 
-    A file that says `extends: RECIPE` has all of that recipe's keys but for those it names itself.
+    A file that says `extends: RECIPE` has all of that recipe's keys but for those it names itself. What is under names
+    of one's own choice (prompts, scorers, sources) is taken or replaced as a whole.
     """
     return parse_recipe(override(_read(name, ()), overrides))
 
@@ -48,11 +50,11 @@ def _read(name: str, above: tuple[str, ...]) -> dict[str, object]:
 
 
 def _over(base: Mapping[str, object], own: Mapping[str, object]) -> dict[str, object]:
-    """`base` with the values of `own` in their place; mappings are joined key by key."""
+    """`base` with the values of `own` in their place; sections are joined key by key."""
     out = dict(base)
     for key, value in own.items():
         before = out.get(key)
-        joined = isinstance(value, Mapping) and isinstance(before, Mapping)
+        joined = isinstance(value, Mapping) and isinstance(before, Mapping) and key not in WHOLE
         out[key] = _over(cast(Any, before), cast(Any, value)) if joined else value
     return out
 

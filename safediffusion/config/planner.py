@@ -27,9 +27,11 @@ class Fit:
     peak: int  # bytes, as it ships
     changes: tuple[str, ...] | None
     changed: int  # bytes, with the changes; with all of them where they do not suffice
+    uncounted: tuple[str, ...] = ()  # encoders whose size is not known here
 
     def line(self) -> str:
-        shipped = f"{self.recipe}: about {self.peak / 2**30:.0f} GiB"
+        besides = f" and {', '.join(self.uncounted)}" if self.uncounted else ""
+        shipped = f"{self.recipe}: about {self.peak / 2**30:.0f} GiB{besides}"
         if self.changes is None:
             return f"{shipped}; {self.changed / 2**30:.0f} GiB with everything that saves memory, more than there is"
         if not self.changes:
@@ -41,7 +43,8 @@ def fits(memory: int, recipes: tuple[str, ...] = REAL) -> Iterator[Fit]:
     """How each recipe fits into `memory` bytes, of which a tenth is left free. From configurations alone."""
     room = int(memory * (1 - SPARE))
     for name in recipes:
-        shipped = peak = forecast(load_recipe(name)).memory.peak
+        memory_shipped = forecast(load_recipe(name)).memory
+        shipped = peak = memory_shipped.peak
         changes: tuple[str, ...] | None = ()
         if peak > room:
             changes = None
@@ -50,4 +53,4 @@ def fits(memory: int, recipes: tuple[str, ...] = REAL) -> Iterator[Fit]:
                 if peak <= room:
                     changes = tried
                     break
-        yield Fit(recipe=name, peak=shipped, changes=changes, changed=peak)
+        yield Fit(recipe=name, peak=shipped, changes=changes, changed=peak, uncounted=memory_shipped.uncounted)

@@ -63,7 +63,7 @@ class PlanConfig:
     dynamics: Literal["ddim", "flow-sde", "dance-sde", "cps"] = key(
         "ddim", "the noisy steps: ddim (all models), flow-sde or dance-sde (rectified flows), cps (all)"
     )
-    eta: float = key(1.0, "noise of a DDIM step: 0 none, 1 that of DDPM (ddim)", low=0, high=1)
+    eta: float | None = key(None, "noise of a DDIM step: 0 none, 1 that of DDPM; null = 1 (ddim)", low=0, high=1)
     level: float | None = key(
         None, "noise of the other dynamics; null = as published: 0.7 flow-sde, 0.3 dance-sde, 0.8 cps", low=0
     )
@@ -246,6 +246,10 @@ def _check_window(plan: PlanConfig) -> None:
                 f"plan.level is {plan.level}, which plan.dynamics=ddim does not have; set plan.eta, or "
                 "plan.dynamics=flow-sde, dance-sde or cps"
             )
+    elif plan.eta is not None:
+        raise UserError(
+            f"plan.eta is {plan.eta}, which plan.dynamics={plan.dynamics} has not; set plan.eta=null and plan.level"
+        )
     elif plan.level == 0:
         raise UserError("plan.level is 0, so no step has a probability to train; set it above 0 or leave it out")
     if plan.window is not None and not 0 <= plan.window[0] < plan.window[1] <= plan.steps:
@@ -254,3 +258,8 @@ def _check_window(plan: PlanConfig) -> None:
         )
     if plan.window is None and plan.window_moves != "fixed":
         raise UserError(f"plan.window_moves is {plan.window_moves}, but there is no plan.window to start from")
+    if plan.window is not None and plan.window_moves != "fixed" and plan.window[1] >= plan.steps - 1:
+        raise UserError(
+            f"plan.window_moves is {plan.window_moves}, but window {list(plan.window)} of {plan.steps} steps has nowhere "
+            "to move, as the last step is left out; set a window that ends earlier"
+        )

@@ -37,7 +37,9 @@ class Windows:
         if plan.window is None:
             raise UserError(f"a window that is {self.moves} needs a window to start from; set plan.window, e.g. [0, 4]")
         first, last = plan.window
-        places = max(1, plan.steps - last)
+        places = plan.steps - last
+        if places < 2:
+            raise UserError(f"window [{first}, {last}) of {plan.steps} steps has nowhere to move; let it end earlier")
         if self.moves == "sliding":
             shift = step // self.every % places
         else:

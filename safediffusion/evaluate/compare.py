@@ -115,6 +115,13 @@ def _check_pairs(base: Side, other: Side) -> None:
                 f"{name} has version {versions[0]} in '{base.name}' and {versions[1]} in '{other.name}'; "
                 "evaluate the older one again"
             )
+        sizes = [(side.manifests[name].get("model") or {}).get("size") for side in (base, other)]
+        if sizes[0] != sizes[1]:
+            told = [size or "the model's own size" for size in sizes]
+            raise UserError(
+                f"'{base.name}' was drawn at {told[0]} and '{other.name}' at {told[1]}, so equal seeds are not equal "
+                "noise; evaluate one of them again with --size"
+            )
 
 
 def _version(side: Side, benchmark: str) -> int | None:

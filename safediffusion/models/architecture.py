@@ -21,6 +21,7 @@ from .load import resolve, split
 from .policy import Backbone, Drawing
 from .published import PUBLISHED
 from .registry import MODELS
+from .source import pipeline_class
 
 WEIGHTLESS = ("safety_checker", "feature_extractor", "image_encoder")  # never loaded here
 
@@ -86,20 +87,29 @@ def read_architecture(model: str) -> Architecture:
     if folder.is_dir():
         return _read(folder, lambda path: str(folder / path))
     if folder.is_file():
-        return published(base)
+        return published(base, kind=pipeline_class(base))
     if base.count("/") != 1:
         raise UserError(f"there is no model at {base}; give a diffusers folder, a .safetensors checkpoint or a hub id")
     name, _, revision = base.partition("@")
     index = try_to_load_from_cache(name, "model_index.json", revision=revision or None)
     if not isinstance(index, str):
         return published(base)
-    return _read(Path(index).parent, lambda path: try_to_load_from_cache(name, path, revision=revision or None))
+    try:
+        return _read(Path(index).parent, lambda path: try_to_load_from_cache(name, path, revision=revision or None))
+    except Incomplete:  # of a download that did not come to its end
+        return published(base, kind=str(_json(Path(index), "").get("_class_name")))
 
 
-def published(model: str) -> Architecture:
-    """The published architecture that a name points to."""
+class Incomplete(UserError):
+    """A configuration file that the pipeline names is not there."""
+
+
+def published(model: str, *, kind: str | None = None) -> Architecture:
+    """The published architecture that a name points to, of this pipeline class where it is known."""
     lowered = Path(model).name.lower()
-    name = next((name for name in PUBLISHED if name in lowered), "stable-diffusion-v1")
+    fitting = [name for name, (own, _) in PUBLISHED.items() if kind in (None, own)]
+    named = next((name for name in fitting if name in lowered), None)
+    name = named or ("stable-diffusion-v1" if kind is None or not fitting else fitting[-1])
     kind, parts = PUBLISHED[name]
     return Architecture(kind=kind, parts={each: Part(*part) for each, part in parts.items()}, assumed=name)
 
@@ -125,7 +135,7 @@ def _read(folder: Path, find: Any) -> Architecture:
 
 def _json(path: Path, missing: str) -> dict[str, Any]:
     if not path.is_file():
-        raise UserError(f"{missing}; save one with save_pretrained")
+        raise Incomplete(f"{missing}; save one with save_pretrained")
     try:
         found: dict[str, Any] = json.loads(path.read_text())
     except ValueError as error:

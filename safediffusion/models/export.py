@@ -11,10 +11,9 @@ from torch import Tensor
 
 from safediffusion.core.errors import UserError
 
-from .architecture import read_architecture
 from .files import apply_weights, read_weights
 from .load import resolve, split, weights_file
-from .source import TRAINED, read_pipeline
+from .source import pipeline_class, read_pipeline
 
 LORA_FILE = "pytorch_lora_weights.safetensors"  # what load_lora_weights looks for in a folder
 
@@ -32,8 +31,8 @@ def export_lora(run: Path, model: str, folder: Path) -> Path:
             f"{run} was trained on {model}, of which the LoRA would be only the last part; export it with --to pipeline"
         )
     scale = float(about["alpha"]) / float(about["rank"])
-    parts = read_architecture(model).parts
-    prefix = next(name for name in TRAINED if name in parts)
+    unet = pipeline_class(resolve(model)) in ("StableDiffusionPipeline", "StableDiffusionXLPipeline")
+    prefix = "unet" if unet else "transformer"
     saved: dict[str, Tensor] = {
         f"{prefix}.{name}": tensor * scale if ".lora_B." in name else tensor for name, tensor in tensors.items()
     }

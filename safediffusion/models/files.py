@@ -83,7 +83,8 @@ def _fuse(pipe: DiffusionPipeline, tensors: dict[str, Tensor], path: Path) -> No
     try:
         with quiet():
             pipe.load_lora_weights(tensors, adapter_name="merged")
-            pipe.fuse_lora(adapter_names=["merged"])
+            parts = [name for name in pipe._lora_loadable_modules if getattr(pipe, name, None) is not None]
+            pipe.fuse_lora(components=parts, adapter_names=["merged"])
             pipe.unload_lora_weights()
     except (ValueError, RuntimeError, KeyError) as error:
         reason = str(error).strip().split("\n")[0]

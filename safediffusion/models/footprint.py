@@ -55,7 +55,7 @@ class Memory:
 
     weights: int  # every network and copy
     optimizer: int  # gradients and both moments
-    rollout: int  # recorded steps
+    rollout: int  # recorded steps and what they are conditioned on
     training: int  # activations of a forward and backward
     sampling: int
     decoding: int
@@ -90,14 +90,14 @@ def measure(architecture: Architecture, load: Load) -> Memory:
         parameter.requires_grad_(True)
     latent = 4 * math.prod(backbone.latent_shape)
     with fake:
-        backbone.unconditional(1)  # a text is encoded once, so what that takes is gone again
+        cond = _bytes(backbone.unconditional(1).tensors.values())  # encoded once, so what that takes is gone again
         sampled = load.rollout_batch * (2 if load.guided else 1)
         return Memory(
             weights=sum(_bytes(part.parameters()) for name, part in networks.items() if not _elsewhere(name, load))
             + (encoder or 0)
             + load.copies * trained,
             optimizer=3 * trained,
-            rollout=load.images * (load.recorded * load.per_step + 1) * latent,
+            rollout=load.images * ((load.recorded * load.per_step + 1) * latent + cond),
             training=max(0, _peak(lambda: _learn(backbone, load)) - trained),
             sampling=_peak(lambda: _forward(backbone, sampled, grad=False)),
             decoding=_peak(lambda: _decode(backbone, load.rollout_batch)),

@@ -47,8 +47,8 @@ def load_policy(
         raise UserError(f"unknown precision '{precision}'; {suggest(precision, PRECISIONS)}")
     base, extras = split(model)
     dtype = PRECISIONS[precision]
-    exact = precision == "fp32" or weights == "full" or extras  # then every weight is kept as it was saved
-    pipe = read_pipeline(resolve(base), dtype=None if exact else dtype)
+    stored = None if precision == "fp32" or weights == "full" else dtype
+    pipe = read_pipeline(resolve(base), dtype=stored, exact=bool(extras))
     for extra in extras:
         apply_weights(pipe, weights_file(extra))
     save_memory(pipe, saving)

@@ -41,6 +41,9 @@ class Vae:
 
     def __init__(self, vae: Any, frozen: Frozen) -> None:
         self._vae, self._frozen = vae, frozen
+        self._exact = frozen.dtype is torch.float16 and bool(vae.config.force_upcast)
+        if self._exact:  # SDXL's overflows in float16, and its configuration says so
+            vae.to(torch.float32)
 
     @property
     def factor(self) -> int:
@@ -69,9 +72,7 @@ class Vae:
         return float(config.scaling_factor) / column[0], column[1]
 
     def _autocast(self) -> torch.autocast:
-        """SDXL's VAE overflows in float16 and says so in its configuration; it then runs in float32."""
-        upcast = self._frozen.dtype is torch.float16 and self._vae.config.force_upcast
-        return torch.autocast(self._frozen.device.type, enabled=False) if upcast else self._frozen.autocast()
+        return torch.autocast(self._frozen.device.type, enabled=False) if self._exact else self._frozen.autocast()
 
 
 def latent_size(drawing: Drawing, default: Any, *, step: int, factor: int) -> tuple[int, int]:

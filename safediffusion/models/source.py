@@ -34,15 +34,17 @@ MARKS = {  # a tensor that only this kind of single-file checkpoint has
 }
 
 
-def read_pipeline(path: Path | str, *, dtype: torch.dtype | None = None) -> DiffusionPipeline:
+def read_pipeline(path: Path | str, *, dtype: torch.dtype | None = None, exact: bool = False) -> DiffusionPipeline:
     """The pipeline in a diffusers folder, a single .safetensors checkpoint, or under a hub id (ID@REVISION).
 
-    `dtype` is what its weights are stored in; None leaves each part as it was saved. UserError says what is wrong.
+    `dtype` is what its weights are stored in, float32 if None; with `exact` what is trained stays float32, because
+    weights will be merged into it. UserError says what is wrong.
     """
     where, kind = Path(path), pipeline_class(path)
     made = getattr(diffusers, kind)
     bare: dict[str, Any] = {"safety_checker": None} if kind == "StableDiffusionPipeline" else {}
-    kept = {} if dtype is None else {"torch_dtype": dtype}
+    mixed = {"default": dtype, **dict.fromkeys(TRAINED, torch.float32)}
+    kept = {} if dtype is None or exact and where.is_file() else {"torch_dtype": mixed if exact else dtype}
     try:
         with quiet():
             if where.is_file():

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from safediffusion.core.types import Conditioning
 
-CACHED_TEXTS = 1024
+ROOM = 2**28  # bytes of embeddings that are kept; of FLUX a text takes 8 MiB, of SD 1.x a quarter
 Encode = Callable[[str], dict[str, Tensor]]  # the embeddings of one text, each without a batch axis, float32
 
 
@@ -20,8 +20,8 @@ class Texts:
     Texts are encoded one at a time, so that an embedding does not depend on its neighbours in a batch.
     """
 
-    def __init__(self, encode: Encode, *, device: torch.device | str = "cpu", limit: int = CACHED_TEXTS) -> None:
-        self._encode, self._device, self._limit = encode, device, limit
+    def __init__(self, encode: Encode, *, device: torch.device | str = "cpu", room: int = ROOM) -> None:
+        self._encode, self._device, self._room = encode, device, room
         self._kept: OrderedDict[str, dict[str, Tensor]] = OrderedDict()
 
     def conditioning(self, texts: Sequence[str]) -> Conditioning:
@@ -39,7 +39,11 @@ class Texts:
     def _find(self, text: str) -> dict[str, Tensor]:
         if text not in self._kept:
             self._kept[text] = {name: value.to(self._device) for name, value in self._encode(text).items()}
-            if len(self._kept) > self._limit:
+            while len(self._kept) > 1 and sum(map(_bytes, self._kept.values())) > self._room:
                 self._kept.popitem(last=False)
         self._kept.move_to_end(text)
         return self._kept[text]
+
+
+def _bytes(embeddings: dict[str, Tensor]) -> int:
+    return sum(value.numel() * value.element_size() for value in embeddings.values())

@@ -3,43 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from safediffusion.core.comparison import Comparison, MetricRow
 
 from . import words
 
-LICENCES = {  # of well-known bases, by what their names contain; what is not here the card asks the reader to look up
-    "stable-diffusion-v1": "creativeml-openrail-m",
-    "stable-diffusion-xl": "openrail++",
-    "stable-diffusion-3": "other",
-    "FLUX.1-schnell": "apache-2.0",
-    "FLUX.1-dev": "other",
-}
-USE = {
-    "lora": "pipe = DiffusionPipeline.from_pretrained({base!r})\npipe.load_lora_weights('path/to/this/folder')",
-    "pipeline": "pipe = DiffusionPipeline.from_pretrained('path/to/this/folder')",
+LICENCES = {  # of bases on the hub, by their exact ids; of any other the card says to look it up
+    "CompVis/stable-diffusion-v1-4": "creativeml-openrail-m",
+    "stable-diffusion-v1-5/stable-diffusion-v1-5": "creativeml-openrail-m",
+    "stabilityai/stable-diffusion-xl-base-1.0": "openrail++",
+    "black-forest-labs/FLUX.1-schnell": "apache-2.0",
 }
 
 
 def card(about: Mapping[str, Any], comparison: Comparison | None, *, kind: str) -> str:
     """README.md of an export of `kind` lora or pipeline, from a run's run.json and its evaluations."""
     config = about["config"]
-    base, licence = str(config["model"]), licence_of(str(config["model"]))
-    use = USE[kind].format(base=base)
+    model = str(config["model"])
+    base, licence = model.partition("+")[0], LICENCES.get(model.partition("@")[0])
     return "\n".join(
         [
             *_header(base, licence, kind),
-            f"# {base}, aligned for safety",
+            f"# {model}, aligned for safety",
             "",
-            f"{'A LoRA for' if kind == 'lora' else 'A copy of'} `{base}` that was made safer by online reinforcement "
+            f"{'A LoRA for' if kind == 'lora' else 'A copy of'} `{model}` that was made safer by online reinforcement "
             "learning with a steering reward",
             "([SafeDiffusion-R1](https://arxiv.org/abs/2605.18719)), with the library SafeDiffusion.",
             "",
             "```python",
             "from diffusers import DiffusionPipeline",
             "",
-            use,
+            *_use(base, kind),
             "```",
             "",
             "## What was measured",
@@ -59,19 +55,31 @@ def card(about: Mapping[str, Any], comparison: Comparison | None, *, kind: str) 
             "",
             "## Licence",
             "",
-            f"That of the base: {licence or 'look it up at the base; it goes with every derivative'}.",
+            f"That of the base: {licence or 'look it up there; it goes with every derivative'}.",
             "",
         ]
     )
 
 
-def licence_of(base: str) -> str | None:
-    """The hub's identifier for the licence of a well-known base."""
-    return next((licence for name, licence in LICENCES.items() if name.lower() in base.lower()), None)
+def _use(base: str, kind: str) -> list[str]:
+    """How plain diffusers loads it."""
+    if kind == "pipeline":
+        return ["pipe = DiffusionPipeline.from_pretrained('path/to/this/folder')"]
+    name, at, revision = base.partition("@")
+    pinned = f", revision={revision!r}" if at else ""
+    here = f"DiffusionPipeline.from_pretrained({name!r}{pinned})" if _on_hub(base) else "...  # the base, loaded"
+    loaded = f"pipe = {here}"
+    return [loaded, "pipe.load_lora_weights('path/to/this/folder')"]
+
+
+def _on_hub(base: str) -> bool:
+    """Whether a base is named as on the hub; a path with one slash that exists here is a path."""
+    plain = base.partition("@")[0]
+    return plain.count("/") == 1 and not plain.startswith((".", "/")) and not Path(plain).exists()
 
 
 def _header(base: str, licence: str | None, kind: str) -> list[str]:
-    hub = [f"base_model: {base}"] if base.count("/") == 1 and not base.startswith((".", "/")) else []
+    hub = [f"base_model: {base.partition('@')[0]}"] if _on_hub(base) else []
     tags = ["text-to-image", "safety", *(["lora"] if kind == "lora" else [])]
     return [
         "---",
@@ -110,7 +118,7 @@ def _row(row: MetricRow) -> str:
 
 def _training(about: Mapping[str, Any]) -> list[str]:
     config, source = about["config"], about.get("source") or {}
-    weights = config["weights"]
+    weights, trained = config["weights"], f"{about['trained']} of {config['steps']}"
     adapters = f"LoRA of rank {weights['rank']}" if weights["kind"] == "lora" else "all weights of the network"
     prompts = (
         f"`{name}` ({source.get('file') or source.get('builtin')}, share {source['share']:g})"
@@ -118,7 +126,7 @@ def _training(about: Mapping[str, Any]) -> list[str]:
     )
     return [
         f"- recipe `{config['name']}`: {config['about']}",
-        f"- {adapters}; {config['steps']} steps of {config['groups']} prompts x {config['group_size']} pictures; "
+        f"- {adapters}; {trained} steps of {config['groups']} prompts x {config['group_size']} pictures; "
         f"seed {config['seed']}",
         f"- prompts: {', '.join(prompts)}",
         f"- reward: {', '.join(about.get('rewards', []))}, encoder `{config['encoder']}`, anchors "

@@ -162,10 +162,11 @@ def _model(source: str, config: Any, *, dtype: torch.dtype, weights: Mapping[str
     if weights is None:
         return AutoModel.from_pretrained(source, local_files_only=Path(source).is_dir(), dtype=dtype)
     model = AutoModel.from_config(config)  # type: ignore[no-untyped-call]
-    wrong = model.load_state_dict(dict(weights), strict=False)
-    odd = [*wrong.missing_keys, *wrong.unexpected_keys]
+    own = model.state_dict()
+    odd = sorted(own.keys() ^ weights.keys()) or [name for name in own if own[name].shape != weights[name].shape]
     if odd:
-        raise UserError(f"the weights do not fit '{source}': tensor '{odd[0]}' is missing or unknown")
+        raise UserError(f"the weights do not fit '{source}': tensor '{odd[0]}' is missing, unknown or of another shape")
+    model.load_state_dict(dict(weights))
     return model.to(dtype)
 
 

@@ -11,10 +11,11 @@ from torch import Tensor
 from safediffusion.core.errors import UserError
 from safediffusion.core.prompt import Prompt
 
-from .base import Decomposed, ImageBatch, Scorer
+from .base import Calibrated, Decomposed, ImageBatch, Scorer
 
 SIDE, COUNT = 64, 3
 TOLERANCE = 1e-3
+ERRORS = (UserError, TypeError, ValueError, RuntimeError, AttributeError, IndexError, AssertionError)  # a plug-in's own
 
 
 class Outcome(NamedTuple):
@@ -32,16 +33,24 @@ def check_scorer(scorer: Any) -> Iterator[Outcome]:
             return
     batch = _pictures()
     before = batch.images.clone()
+    if isinstance(scorer, Calibrated) and not scorer.ready:
+        scorer.calibrate(dict.fromkeys(scorer.terms(batch), 1.0))
     try:
         scores = _score(scorer, batch)
-    except (UserError, TypeError, ValueError, RuntimeError, AttributeError, AssertionError) as error:
+    except ERRORS as error:
         yield Outcome(False, "scores pictures [B, 3, H, W] in [0, 1] with their prompts", f"it raised {error!r}")
         return
     shaped = isinstance(scores, Tensor) and scores.shape == (COUNT,) and scores.dtype is torch.float32
     found = f"{tuple(scores.shape)} {scores.dtype}" if isinstance(scores, Tensor) else f"a {type(scores).__name__}"
     yield Outcome(shaped, "gives one float32 number a picture, [B]", f"it gave {found} for {COUNT} pictures")
-    if shaped:
+    if not shaped:
+        return
+    known = not scores.isnan().all()
+    yield Outcome(known, "can score ordinary pictures", "it gave NaN for all of them, as if none could be scored")
+    try:
         yield from _behaviour(scorer, batch, before, scores)
+    except ERRORS as error:
+        yield Outcome(False, "scores one picture, and passes gradients if it says so", f"it raised {error!r}")
 
 
 def _behaviour(scorer: Scorer, batch: ImageBatch, before: Tensor, scores: Tensor) -> Iterator[Outcome]:
@@ -51,7 +60,10 @@ def _behaviour(scorer: Scorer, batch: ImageBatch, before: Tensor, scores: Tensor
     yield Outcome(finite, "gives numbers, or NaN where it cannot", "it gave inf; give NaN, which counts as missing")
     again = _same(_score(scorer, batch), scores)
     yield Outcome(again, "gives the same numbers again", "it draws random numbers; fix or remove them")
-    alone = torch.cat([_score(scorer, _pick(batch, [row])) for row in range(COUNT)])
+    one = [_score(scorer, _pick(batch, [row])) for row in range(COUNT)]
+    flat = all(score.shape == (1,) for score in one)
+    yield Outcome(flat, "gives [1] for one picture", f"it gave {list(one[0].shape)}; leave out .squeeze()")
+    alone = torch.stack([score.reshape(-1)[0] for score in one])
     advice = f"alone {alone.tolist()}, together {scores.tolist()}; do not normalise over the batch"
     yield Outcome(_same(alone, scores), "scores a picture alone as among others", advice)
     if scorer.differentiable:

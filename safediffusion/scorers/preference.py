@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 from huggingface_hub import hf_hub_download
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn.functional import pad
@@ -100,17 +101,17 @@ def read_tensors(source: str) -> dict[str, Tensor]:
     if not path.is_file():
         owner, _, rest = source.partition("/")
         name, _, file = rest.partition("/")
-        if not file:
+        if not file or owner in ("", ".", ".."):
             raise UserError(f"there is no weights file at {source}; give a path, or OWNER/NAME/FILE on the hub")
         try:
             path = Path(hf_hub_download(f"{owner}/{name}", file))
         except OSError as error:
             raise UserError(f"{source} cannot be downloaded ({str(error).splitlines()[0]}); give a path") from error
-    if path.suffix == ".safetensors":
-        return load_file(path)
     try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
         found = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError) as error:
         raise UserError(f"{path} is damaged or holds more than tensors, so it is not opened; convert it") from error
     inner = found.get("state_dict", found) if isinstance(found, dict) else found
     if not isinstance(inner, dict) or not all(isinstance(value, Tensor) for value in inner.values()):

@@ -132,6 +132,11 @@ def test_a_recipe_that_extends_another_names_only_what_differs(tmp_path: Path) -
     assert (yours.name, yours.about, yours.steps, yours.groups, yours.optimizer.lr) == ("yours", "mine", 4, 2, 0.5)
     assert yours.optimizer.betas == base.optimizer.betas and yours.prompts == base.prompts
     assert "extends" not in to_plain(yours)
+    (tmp_path / "own.yaml").write_text(
+        "extends: sd15-steer\nprompts: {mine: {file: p.csv, label: unsafe}}\nscorers: {hps: 1}\n"
+    )
+    own = load_recipe(str(tmp_path / "own.yaml"))
+    assert list(own.prompts) == ["mine"] and own.scorers == {"hps": 1.0} and own.steering == base.steering
 
 
 @pytest.mark.parametrize(

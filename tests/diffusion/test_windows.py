@@ -39,5 +39,7 @@ def test_a_random_window_is_anywhere_equally_often_and_drawn_by_its_key() -> Non
 def test_what_cannot_move() -> None:
     with pytest.raises(UserError, match="random needs a window to start from; set plan.window"):
         Windows(moves="random").of(Plan(steps=8), 0)
+    with pytest.raises(UserError, match=r"window \[0, 7\) of 8 steps has nowhere to move"):
+        Windows(moves="sliding").of(Plan(steps=8, window=(0, 7)), 0)
     with pytest.raises(UserError, match="every 0 steps; it must be 1 or more"):
         Windows(moves="sliding", every=0)

@@ -129,3 +129,14 @@ def test_guidance_as_an_input_is_refused_where_there_is_none() -> None:
         SdxlBackbone(families.sdxl(), drawing=asked)
     with pytest.raises(UserError, match=message):
         FluxBackbone(families.flux(guidance=False), drawing=asked)
+
+
+@pytest.mark.parametrize("upcast", [True, False])
+def test_pictures_in_float16(upcast: bool) -> None:
+    """As `load_policy` stores it: every part in half precision, the VAE too unless it says that it overflows."""
+    pipe = families.sdxl().to(torch.float16)
+    pipe.vae.register_to_config(force_upcast=upcast)
+    backbone = SdxlBackbone(pipe, dtype=torch.float16)
+    images = backbone.decode(torch.zeros(1, *backbone.latent_shape))
+    assert images.dtype is torch.float32 and bool(images.isfinite().all())
+    assert next(pipe.vae.parameters()).dtype is (torch.float32 if upcast else torch.float16)

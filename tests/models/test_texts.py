@@ -15,7 +15,7 @@ def test_only_the_texts_used_last_are_kept() -> None:
         calls.append(text)
         return {"text": torch.full((2,), float(len(text)))}
 
-    texts = Texts(encode, limit=2)
+    texts = Texts(encode, room=2 * 2 * 4)
     rows = texts.conditioning(["a", "bb", "a", "ccc"]).tensors["text"]
     assert rows[:, 0].tolist() == [1, 2, 1, 3] and calls == ["a", "bb", "ccc"]
     assert texts.repeated("bb", 3).tensors["text"].shape == (3, 2) and len(calls) == 3

@@ -38,6 +38,10 @@ def write(batch: ImageBatch) -> Tensor:
     return mean(batch)
 
 
+def through_numpy(batch: ImageBatch) -> Tensor:
+    return torch.from_numpy(batch.images.numpy().mean((1, 2, 3)))
+
+
 def fail(batch: ImageBatch) -> Tensor:
     raise ValueError("no weights")
 
@@ -51,6 +55,9 @@ BROKEN: dict[str, tuple[Any, str]] = {
     "infinite": (scorer(lambda batch: mean(batch) / 0), "gives numbers, or NaN where it cannot"),
     "random": (scorer(lambda batch: torch.rand(len(batch.prompts))), "gives the same numbers again"),
     "ranks": (scorer(lambda batch: mean(batch) - mean(batch).mean()), "scores a picture alone as among others"),
+    "squeezes": (scorer(lambda batch: mean(batch).squeeze()), "gives [1] for one picture"),
+    "knows nothing": (scorer(lambda batch: mean(batch) * torch.nan), "can score ordinary pictures"),
+    "numpy": (scorer(through_numpy, differentiable=True), "scores one picture, and passes gradients"),
     "detached": (scorer(lambda batch: mean(batch).detach(), differentiable=True), "lets gradients through"),
 }
 
@@ -64,7 +71,7 @@ def test_what_is_wrong_is_told(case: str) -> None:
 
 def test_good_ones_pass() -> None:
     missing = scorer(lambda batch: torch.where(mean(batch) > 0.5, mean(batch), torch.nan))
-    for good in (scorer(mean, differentiable=True), missing, training.steering(0.5)):
+    for good in (scorer(mean, differentiable=True), missing, training.steering(0.5), training.steering("auto")):
         assert [outcome for outcome in check_scorer(good) if not outcome.ok] == []
 
 
