@@ -260,6 +260,6 @@ def _check_window(plan: PlanConfig) -> None:
         raise UserError(f"plan.window_moves is {plan.window_moves}, but there is no plan.window to start from")
     if plan.window is not None and plan.window_moves != "fixed" and plan.window[1] >= plan.steps - 1:
         raise UserError(
-            f"plan.window_moves is {plan.window_moves}, but window {list(plan.window)} of {plan.steps} steps has nowhere "
-            "to move, as the last step is left out; set a window that ends earlier"
+            f"plan.window_moves is {plan.window_moves}, but window {list(plan.window)} of {plan.steps} steps has "
+            "nowhere to move, as the last step is left out; set a window that ends earlier"
         )

@@ -94,8 +94,8 @@ class DiscreteSchedule:
         """The schedule a diffusers scheduler_config.json describes."""
         if "sigma_data" in config or "beta_start" not in config and config.get("trained_betas") is None:
             raise UserError(
-                f"the scheduler {config.get('_class_name', 'configuration')} has no betas (perhaps EDM's preconditioning); "
-                "supported are models that were trained with a DDPM-like schedule of betas"
+                f"the scheduler {config.get('_class_name', 'configuration')} has no betas (EDM?); supported are "
+                "models that were trained with a DDPM-like schedule of betas"
             )
         for key in ("clip_sample", "thresholding"):
             if config.get(key):

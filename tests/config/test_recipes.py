@@ -78,5 +78,5 @@ def test_the_forecast_of_the_released_recipe_is_the_paper_s_volume() -> None:
     unet, moments = 859_520_964 * 4, 3 * 859_520_964 * 4
     assert expected.memory.optimizer == moments
     assert unet < expected.memory.weights < unet + gib  # and a text encoder and a VAE
-    assert expected.memory.rollout == 64 * (49 * 2 + 1) * 4 * 64 * 64 * 4
+    assert expected.memory.rollout == 64 * ((49 * 2 + 1) * 4 * 64 * 64 + 77 * 768) * 4
     assert expected.memory.weights + moments < expected.memory.peak < 40 * gib

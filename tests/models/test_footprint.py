@@ -53,7 +53,7 @@ def test_weights_are_counted_to_the_byte(full: Memory, lora: Memory) -> None:
     unet, vae, text = (sum(p.numel() for p in part.parameters()) for part in (pipe.unet, pipe.vae, pipe.text_encoder))
     assert full.weights == 4 * (2 * unet + vae + text)
     assert full.optimizer == 4 * 3 * unet
-    assert full.rollout == 6 * (3 * 2 + 1) * 4 * 8 * 8 * 4
+    assert full.rollout == 6 * ((3 * 2 + 1) * 4 * 8 * 8 + tiny.MAX_LENGTH * 16) * 4  # latents, and the text's states
     adapters = sum(p.numel() for p in tiny.policy(rank=4).parameters())
     assert lora.weights == 4 * (unet + vae + text + 2 * adapters)
     assert lora.optimizer == 4 * 3 * adapters
