@@ -49,11 +49,12 @@ class Asked:
 def evaluate_model(asked: Asked, *, title: str) -> Mapping[str, Estimate]:
     """Evaluate with a progress bar; what the folder already holds is not drawn again."""
     from safediffusion.cli.progress import bar
+    from safediffusion.core.digest import sha256
     from safediffusion.core.fleet import Fleet
     from safediffusion.evaluate.generate import Options
     from safediffusion.evaluate.registry import load_suite
     from safediffusion.evaluate.run import evaluate
-    from safediffusion.models.load import load_policy
+    from safediffusion.models.load import load_policy, split, weights_file
     from safediffusion.models.policy import Drawing
 
     suite = load_suite(asked.suite)
@@ -67,7 +68,8 @@ def evaluate_model(asked: Asked, *, title: str) -> Mapping[str, Estimate]:
         drawing=drawing,
         saving=saving,
     )
-    about = {"model": asked.model, **drawing.described()}
+    added = [sha256(weights_file(extra)) for extra in split(asked.model)[1]]
+    about = {"model": asked.model, **({"weights": " ".join(added)} if added else {}), **drawing.described()}
     options = Options(plan=asked.plan, batch=asked.batch, limit=asked.limit, model=about)
     with bar(title, shown=fleet.is_main) as progress:
         return evaluate(policy, suite, asked.folder, fleet=fleet, options=options, progress=progress)

@@ -53,11 +53,21 @@ def _measured(run: Path, suite: str, base: str | None) -> Comparison | None:
         if base is not None:
             raise UserError(f"{run} has no evaluation {suite} to compare; run `safediffusion evaluate {run}` first")
         return None
-    newest = max((file.stat().st_mtime for file in run.glob("checkpoints/step-*/manifest.json")), default=0.0)
-    if (measured / "report.json").stat().st_mtime < newest:
-        raise UserError(
-            f"{measured} was measured before the newest checkpoint was written, so its figures are of other weights; "
-            f"move it away and run `safediffusion evaluate {run} --suite {suite}`"
-        )
+    check_measured(measured, run)
     folders = [measured] if base is None else [Path(base), measured]
     return compare(folders, names=["aligned"] if base is None else ["base", "aligned"])
+
+
+def check_measured(evaluation: Path, run: Path) -> None:
+    """UserError unless `evaluation` says that it measured the newest weights of `run`."""
+    from safediffusion.core.digest import sha256
+    from safediffusion.evaluate.store import read_json
+    from safediffusion.models.load import weights_file
+
+    newest = weights_file(str(run))
+    said = str((read_json(evaluation / "eval.json").get("model") or {}).get("weights", "")).split()
+    if sha256(newest) not in said:
+        raise UserError(
+            f"{evaluation} measured other weights than {newest}, or does not say which; move it away and run "
+            f"`safediffusion evaluate {run}` again"
+        )

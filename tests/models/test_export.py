@@ -10,6 +10,7 @@ import pytest
 import torch
 from diffusers import DDIMScheduler, DiffusionPipeline
 
+from safediffusion.cli.export import check_measured
 from safediffusion.cli.main import run as command
 from safediffusion.config.load import load_recipe, to_plain
 from safediffusion.core.digest import sha256
@@ -19,7 +20,7 @@ from safediffusion.diffusion.dynamics import Ddim
 from safediffusion.models.banks import LoraSpec
 from safediffusion.models.files import write_weights
 from safediffusion.models.flux import pack
-from safediffusion.models.load import load_policy
+from safediffusion.models.load import load_policy, weights_file
 from safediffusion.models.policy import Drawing, Policy, Weights
 from tests import small, tiny
 
@@ -94,6 +95,22 @@ def test_a_pipeline_gives_the_same_pictures_in_plain_diffusers(
     after = theirs(DiffusionPipeline.from_pretrained(str(out)), policy)
     torch.testing.assert_close(after, ours(policy), atol=1e-4, rtol=1e-4)
     assert "## Limits" in (out / "README.md").read_text()
+
+
+def test_figures_of_other_weights_are_not_put_on_the_card(
+    folders: small.Folders, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    trained(folders.model, run, full=False)
+    measured = run / "eval" / "full"
+    measured.mkdir(parents=True)
+    (measured / "report.json").write_text("{}")
+    for said in ({}, {"weights": "0" * 64}):
+        (measured / "eval.json").write_text(json.dumps({"model": said}))
+        assert command(["export", str(run), "--out", str(tmp_path / "out")]) == 2
+        assert "measured other weights than" in capsys.readouterr().err
+    (measured / "eval.json").write_text(json.dumps({"model": {"weights": sha256(weights_file(str(run)))}}))
+    check_measured(measured, run)
 
 
 def test_what_cannot_be_exported(folders: small.Folders, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
