@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor, nn
 
-from safediffusion.core.prompt import Prompt
 from safediffusion.core.types import Conditioning
 from safediffusion.diffusion.schedule import RectifiedFlow
 
-from .parts import Frozen, Vae, latent_size, refuse_embedded_guidance, tokens
+from .parts import PipelineBackbone, latent_size, refuse_embedded_guidance, tokens
 from .pipelines import FluxPipeline
 from .policy import Drawing, Saving
-from .texts import Texts
 
 T5_LENGTH = 512  # tokens, as the pipeline of diffusers has it
 SIDE = 128  # latents; FLUX was trained at many sizes, its pipeline draws 1024 pixels
@@ -22,7 +18,7 @@ PATCH = 2
 GUIDANCE = 3.5  # what dev was distilled to take, and the pipeline's default
 
 
-class FluxBackbone:
+class FluxBackbone(PipelineBackbone):
     """The transformer, VAE and text encoders of a pipeline, frozen, on one device; times run from 1 to 0.
 
     Latents are [B, 16, H, W]; they are packed into patches only for the transformer. Guidance is an input of dev's
@@ -41,13 +37,11 @@ class FluxBackbone:
         if not pipe.transformer.config.guidance_embeds:
             refuse_embedded_guidance(drawing)
         given = drawing.embedded_guidance
-        self.pipe, self.embedded_guidance = pipe, GUIDANCE if given is None else given
-        self._frozen = Frozen(pipe.transformer, pipe.vae, dtype=dtype, device=device)
-        self._encoders = Frozen.texts(pipe.text_encoder, pipe.text_encoder_2, main=self._frozen, saving=saving)
-        self._vae, self._texts = Vae(pipe.vae, self._frozen), Texts(self._encode, device=device)
+        self.embedded_guidance = GUIDANCE if given is None else given
+        super().__init__(pipe, encoders=2, dtype=dtype, device=device, saving=saving)
         factor = self._vae.factor
         height, width = latent_size(drawing, SIDE, step=factor * PATCH, factor=factor)
-        self.latent_shape: tuple[int, ...] = (pipe.transformer.config.in_channels // PATCH**2, height, width)
+        self.latent_shape = (pipe.transformer.config.in_channels // PATCH**2, height, width)
         patches = (height // PATCH) * (width // PATCH)
         self.schedule = RectifiedFlow.from_config(pipe.scheduler.config, tokens=patches, even=True)
         self._places = torch.zeros(height // PATCH, width // PATCH, 3)
@@ -55,23 +49,8 @@ class FluxBackbone:
         self._places[..., 2] += torch.arange(width // PATCH)[None, :]
         self._places = self._places.flatten(0, 1).to(self.device)  # [patches, 3]
 
-    @property
-    def device(self) -> torch.device:
-        return self._frozen.device
-
-    @property
-    def network(self) -> nn.Module:
-        transformer: nn.Module = self.pipe.transformer
-        return transformer
-
-    def encode(self, prompts: Sequence[Prompt]) -> Conditioning:
-        """{"text": [B, 512, D] of T5, "pooled": [B, P] of CLIP}."""
-        return self._texts.conditioning([prompt.text for prompt in prompts])
-
-    def unconditional(self, count: int) -> Conditioning:
-        return self._texts.repeated("", count)
-
     def _encode(self, text: str) -> dict[str, Tensor]:
+        """{"text": [512, D] of T5, "pooled": [P] of CLIP}"""
         pipe = self.pipe
         with self._encoders.autocast():
             pooled = pipe.text_encoder(tokens(pipe.tokenizer, text).to(self._encoders.device)).pooler_output
@@ -93,12 +72,6 @@ class FluxBackbone:
                 return_dict=False,
             )[0]
         return unpack(raw.float(), like=x)
-
-    def decode(self, latents: Tensor) -> Tensor:
-        return self._vae.decode(latents)
-
-    def to_latents(self, images: Tensor) -> Tensor:
-        return self._vae.encode(images)
 
 
 def pack(x: Tensor) -> Tensor:

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from safediffusion.core.errors import UserError
+from safediffusion.core.prompt import Prompt
+from safediffusion.core.types import Conditioning
+from safediffusion.diffusion.schedule import Schedule
 
 from .policy import Drawing, Saving
+from .source import network
+from .texts import Texts
 
 
 class Frozen:
@@ -29,11 +36,6 @@ class Frozen:
 
     def autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype is not torch.float32)
-
-    @classmethod
-    def texts(cls, *encoders: nn.Module | None, main: Frozen, saving: Saving) -> Frozen:
-        """Text encoders, where `main` is or on the CPU."""
-        return cls(*encoders, dtype=main.dtype, device="cpu" if saving.text_on_cpu else main.device)
 
 
 class Vae:
@@ -73,6 +75,55 @@ class Vae:
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self._frozen.device.type, enabled=False) if self._exact else self._frozen.autocast()
+
+
+class PipelineBackbone(ABC):
+    """What the families share: the networks of a pipeline, frozen, on one device, and its texts, each encoded once.
+
+    With a `dtype` below float32 the networks run under autocast; latents, predictions and images stay float32.
+    """
+
+    schedule: Schedule
+    latent_shape: tuple[int, ...]
+
+    def __init__(
+        self, pipe: Any, *, encoders: int, dtype: torch.dtype, device: torch.device | str, saving: Saving
+    ) -> None:
+        self.pipe = pipe
+        self._frozen = Frozen(network(pipe), pipe.vae, dtype=dtype, device=device)
+        named = ("text_encoder", *(f"text_encoder_{number}" for number in range(2, encoders + 1)))
+        where = "cpu" if saving.text_on_cpu else device
+        self._encoders = Frozen(*(getattr(pipe, name) for name in named), dtype=dtype, device=where)
+        self._vae, self._texts = Vae(pipe.vae, self._frozen), Texts(self._encode, device=device)
+
+    @property
+    def device(self) -> torch.device:
+        return self._frozen.device
+
+    @property
+    def network(self) -> nn.Module:
+        return network(self.pipe)
+
+    def encode(self, prompts: Sequence[Prompt]) -> Conditioning:
+        """[B] conditionings; a text beyond an encoder's length is cut, as everywhere with CLIP and T5."""
+        return self._texts.conditioning([prompt.text for prompt in prompts])
+
+    def unconditional(self, count: int) -> Conditioning:
+        return self._texts.repeated("", count)
+
+    def decode(self, latents: Tensor) -> Tensor:
+        return self._vae.decode(latents)
+
+    def to_latents(self, images: Tensor) -> Tensor:
+        return self._vae.encode(images)
+
+    @abstractmethod
+    def _encode(self, text: str) -> dict[str, Tensor]:
+        """The embeddings of one text, without a batch axis, float32."""
+
+    @abstractmethod
+    def forward(self, network: nn.Module, x: Tensor, t: Tensor, cond: Conditioning) -> Tensor:
+        """The raw output [B, ...] float32 at x [B, ...], t [B]."""
 
 
 def latent_size(drawing: Drawing, default: Any, *, step: int, factor: int) -> tuple[int, int]:

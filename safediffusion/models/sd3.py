@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-from safediffusion.core.prompt import Prompt
 from safediffusion.core.types import Conditioning
 from safediffusion.diffusion.schedule import RectifiedFlow
 
-from .parts import Frozen, Vae, clip_states, latent_size, refuse_embedded_guidance, tokens
+from .parts import PipelineBackbone, clip_states, latent_size, refuse_embedded_guidance, tokens
 from .pipelines import StableDiffusion3Pipeline
 from .policy import Drawing, Saving
-from .texts import Texts
 
 T5_LENGTH = 256  # tokens, as the pipeline of diffusers has it
 
 
-class Sd3Backbone:
+class Sd3Backbone(PipelineBackbone):
     """The transformer, VAE and text encoders of a pipeline, frozen, on one device; times run from 1 to 0."""
 
     def __init__(
@@ -34,35 +30,15 @@ class Sd3Backbone:
     ) -> None:
         config = pipe.transformer.config
         refuse_embedded_guidance(drawing)
-        self.pipe = pipe
-        self._frozen = Frozen(pipe.transformer, pipe.vae, dtype=dtype, device=device)
-        self._encoders = Frozen.texts(
-            pipe.text_encoder, pipe.text_encoder_2, pipe.text_encoder_3, main=self._frozen, saving=saving
-        )
-        self._vae, self._texts = Vae(pipe.vae, self._frozen), Texts(self._encode, device=device)
+        super().__init__(pipe, encoders=3, dtype=dtype, device=device, saving=saving)
         patch, factor = config.patch_size, self._vae.factor
         height, width = latent_size(drawing, config.sample_size, step=factor * patch, factor=factor)
-        self.latent_shape: tuple[int, ...] = (config.in_channels, height, width)
+        self.latent_shape = (config.in_channels, height, width)
         patches = (height // patch) * (width // patch)
         self.schedule = RectifiedFlow.from_config(pipe.scheduler.config, tokens=patches, even=False)
 
-    @property
-    def device(self) -> torch.device:
-        return self._frozen.device
-
-    @property
-    def network(self) -> nn.Module:
-        transformer: nn.Module = self.pipe.transformer
-        return transformer
-
-    def encode(self, prompts: Sequence[Prompt]) -> Conditioning:
-        """{"text": [B, L + 256, D], the CLIPs' states side by side, then T5's, "pooled": [B, P] of both CLIPs}."""
-        return self._texts.conditioning([prompt.text for prompt in prompts])
-
-    def unconditional(self, count: int) -> Conditioning:
-        return self._texts.repeated("", count)
-
     def _encode(self, text: str) -> dict[str, Tensor]:
+        """{"text": [L + 256, D], the CLIPs' states side by side, then T5's, "pooled": [P] of both CLIPs}"""
         pipe, width = self.pipe, self.pipe.transformer.config.joint_attention_dim
         length = pipe.tokenizer.model_max_length
         with self._encoders.autocast():
@@ -88,9 +64,3 @@ class Sd3Backbone:
                 return_dict=False,
             )[0]
         return raw.float()
-
-    def decode(self, latents: Tensor) -> Tensor:
-        return self._vae.decode(latents)
-
-    def to_latents(self, images: Tensor) -> Tensor:
-        return self._vae.encode(images)

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor, nn
 
 from safediffusion.core.errors import UserError
-from safediffusion.core.prompt import Prompt
 from safediffusion.core.types import Conditioning
 from safediffusion.diffusion.schedule import DiscreteSchedule
 
-from .parts import Frozen, Vae, clip_states, latent_size, refuse_embedded_guidance
+from .parts import PipelineBackbone, clip_states, latent_size, refuse_embedded_guidance
 from .pipelines import StableDiffusionXLPipeline
 from .policy import Drawing, Saving
-from .texts import Texts
 
 
-class SdxlBackbone:
+class SdxlBackbone(PipelineBackbone):
     """The UNet, VAE and both text encoders of a pipeline, frozen, on one device.
 
     The size and crop that SDXL's UNet is told are those of a picture that was never cropped.
@@ -40,29 +36,13 @@ class SdxlBackbone:
                 "(inpainting); align the base, whose pictures the refiner then polishes"
             )
         refuse_embedded_guidance(drawing)
-        self.pipe = pipe
-        self._frozen = Frozen(pipe.unet, pipe.vae, dtype=dtype, device=device)
-        self._encoders = Frozen.texts(pipe.text_encoder, pipe.text_encoder_2, main=self._frozen, saving=saving)
-        self._vae, self._texts = Vae(pipe.vae, self._frozen), Texts(self._encode, device=device)
+        super().__init__(pipe, encoders=2, dtype=dtype, device=device, saving=saving)
         self.schedule = DiscreteSchedule.from_config(pipe.scheduler.config)
         factor = self._vae.factor
         height, width = latent_size(drawing, config.sample_size, step=factor, factor=factor)
-        self.latent_shape: tuple[int, ...] = (config.in_channels, height, width)
+        self.latent_shape = (config.in_channels, height, width)
         pixels = (height * factor, width * factor)
         self._time_ids = torch.tensor([[*pixels, 0, 0, *pixels]], dtype=torch.float32, device=self.device)  # [1, 6]
-
-    @property
-    def device(self) -> torch.device:
-        return self._frozen.device
-
-    @property
-    def network(self) -> nn.Module:
-        unet: nn.Module = self.pipe.unet
-        return unet
-
-    def encode(self, prompts: Sequence[Prompt]) -> Conditioning:
-        """{"text": [B, L, D], both encoders' states side by side, "pooled": [B, P] of the second}."""
-        return self._texts.conditioning([prompt.text for prompt in prompts])
 
     def unconditional(self, count: int) -> Conditioning:
         """Zeros where the pipeline was trained with them, as SDXL's base was; else the empty prompt's."""
@@ -72,6 +52,7 @@ class SdxlBackbone:
         return Conditioning({name: torch.zeros_like(value) for name, value in empty.tensors.items()})
 
     def _encode(self, text: str) -> dict[str, Tensor]:
+        """{"text": [L, D], both encoders' states side by side, "pooled": [P] of the second}"""
         pipe = self.pipe
         with self._encoders.autocast():
             first, _ = clip_states(pipe.text_encoder, pipe.tokenizer, text)
@@ -85,9 +66,3 @@ class SdxlBackbone:
                 x, t, encoder_hidden_states=cond.tensors["text"], added_cond_kwargs=added, return_dict=False
             )[0]
         return raw.float()
-
-    def decode(self, latents: Tensor) -> Tensor:
-        return self._vae.decode(latents)
-
-    def to_latents(self, images: Tensor) -> Tensor:
-        return self._vae.encode(images)
