@@ -6,7 +6,6 @@ from collections.abc import Callable
 
 import torch
 from diffusers import (
-    AutoencoderKL,
     EulerDiscreteScheduler,
     FlowMatchEulerDiscreteScheduler,
     FluxPipeline,
@@ -59,7 +58,7 @@ def sdxl(seed: int = 0) -> StableDiffusionXLPipeline:
         )
         return StableDiffusionXLPipeline(
             unet=unet,
-            vae=_vae(4, scale=0.13025),
+            vae=tiny.vae(4, scale=0.13025),
             text_encoder=_clip(projected=False),
             text_encoder_2=_clip(projected=True),
             tokenizer=tiny.tokenizer(),
@@ -88,7 +87,7 @@ def sd3(seed: int = 0, *, t5: bool = True) -> StableDiffusion3Pipeline:
         )
         return StableDiffusion3Pipeline(
             transformer=transformer,
-            vae=_vae(16, scale=1.5305, shift=0.0609),
+            vae=tiny.vae(16, scale=1.5305, shift=0.0609),
             text_encoder=_clip(projected=True),
             text_encoder_2=_clip(projected=True),
             text_encoder_3=_t5() if t5 else None,
@@ -118,7 +117,7 @@ def flux(seed: int = 0, *, guidance: bool = True) -> FluxPipeline:
         shift = {"use_dynamic_shifting": True, "base_shift": 0.5, "max_shift": 1.15} if guidance else {"shift": 1.0}
         return FluxPipeline(
             transformer=transformer,
-            vae=_vae(16, scale=0.3611, shift=0.1159),
+            vae=tiny.vae(16, scale=0.3611, shift=0.1159),
             text_encoder=_clip(projected=False),
             text_encoder_2=_t5(),
             tokenizer=tiny.tokenizer(),
@@ -156,22 +155,6 @@ def noisy(family: str) -> Dynamics:
 
 
 FAMILIES = ("sd1", "sdxl", "sd3", "sd3-no-t5", "flux", "flux-schnell")
-
-
-def _vae(channels: int, *, scale: float, shift: float | None = None) -> AutoencoderKL:
-    return AutoencoderKL(
-        block_out_channels=(8, 16),
-        down_block_types=("DownEncoderBlock2D",) * 2,
-        up_block_types=("UpDecoderBlock2D",) * 2,
-        layers_per_block=1,
-        norm_num_groups=4,
-        latent_channels=channels,
-        sample_size=2 * tiny.LATENT,
-        scaling_factor=scale,
-        shift_factor=shift,
-        use_quant_conv=channels == 4,
-        use_post_quant_conv=channels == 4,
-    )
 
 
 def _clip(*, projected: bool) -> CLIPTextModel | CLIPTextModelWithProjection:

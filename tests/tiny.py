@@ -93,18 +93,10 @@ def pipeline(seed: int = 0, *, prediction: str = "v_prediction", size: int = LAT
             cross_attention_dim=16,
             attention_head_dim=8,
         )
-        vae = AutoencoderKL(
-            block_out_channels=(8, 16),
-            down_block_types=("DownEncoderBlock2D",) * 2,
-            up_block_types=("UpDecoderBlock2D",) * 2,
-            layers_per_block=1,
-            norm_num_groups=4,
-            latent_channels=4,
-            sample_size=2 * size,
-        )
+        autoencoder = vae(4, size=size)
         text = CLIPTextModel(_text_config(len(words)))
     return StableDiffusionPipeline(
-        vae=vae,
+        vae=autoencoder,
         text_encoder=text,
         tokenizer=words,
         unet=unet,
@@ -112,6 +104,23 @@ def pipeline(seed: int = 0, *, prediction: str = "v_prediction", size: int = LAT
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,
+    )
+
+
+def vae(channels: int, *, scale: float = 0.18215, shift: float | None = None, size: int = LATENT) -> AutoencoderKL:
+    """An f=2 VAE for latents of `size`; with 4 channels of the layout of SD 1.x and XL, else of SD 3 and FLUX."""
+    return AutoencoderKL(
+        block_out_channels=(8, 16),
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+        layers_per_block=1,
+        norm_num_groups=4,
+        latent_channels=channels,
+        sample_size=2 * size,
+        scaling_factor=scale,
+        shift_factor=shift,
+        use_quant_conv=channels == 4,
+        use_post_quant_conv=channels == 4,
     )
 
 

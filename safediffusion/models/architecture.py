@@ -21,7 +21,7 @@ from .load import resolve, split
 from .policy import Backbone, Drawing
 from .published import PUBLISHED
 from .registry import MODELS
-from .source import pipeline_class
+from .source import hub, is_hub_id, pipeline_class
 
 WEIGHTLESS = ("safety_checker", "feature_extractor", "image_encoder")  # never loaded here
 
@@ -88,14 +88,14 @@ def read_architecture(model: str) -> Architecture:
         return _read(folder, lambda path: str(folder / path))
     if folder.is_file():
         return published(base, kind=pipeline_class(base))
-    if base.count("/") != 1:
+    if not is_hub_id(base):
         raise UserError(f"there is no model at {base}; give a diffusers folder, a .safetensors checkpoint or a hub id")
-    name, _, revision = base.partition("@")
-    index = try_to_load_from_cache(name, "model_index.json", revision=revision or None)
+    name, revision = hub(base)
+    index = try_to_load_from_cache(name, "model_index.json", revision=revision)
     if not isinstance(index, str):
         return published(base)
     try:
-        return _read(Path(index).parent, lambda path: try_to_load_from_cache(name, path, revision=revision or None))
+        return _read(Path(index).parent, lambda path: try_to_load_from_cache(name, path, revision=revision))
     except Incomplete:  # of a download that did not come to its end
         return published(base, kind=str(_json(Path(index), "").get("_class_name")))
 

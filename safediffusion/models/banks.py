@@ -81,7 +81,7 @@ class LoraBank:
     def __init__(self, network: nn.Module, spec: LoraSpec, *, frozen_dtype: torch.dtype | None = None) -> None:
         self.network, self.spec = network, spec
         layers = spec.layers(network)
-        _store(network.requires_grad_(False), frozen_dtype or torch.float32)
+        store(network.requires_grad_(False), frozen_dtype or torch.float32)
         config = LoraConfig(r=spec.rank, lora_alpha=spec.alpha, target_modules=layers)
         with torch.random.fork_rng(
             devices=[]
@@ -179,7 +179,7 @@ class FullBank:
     """Every weight of the network is trained, in float32; each further set is a whole copy."""
 
     def __init__(self, network: nn.Module) -> None:
-        _store(network, torch.float32)
+        store(network, torch.float32)
         self._sets: dict[Weights, nn.Module] = {Weights.LIVE: network.requires_grad_(True)}
 
     @property
@@ -217,7 +217,7 @@ class FrozenBank:
 
     def __init__(self, network: nn.Module, *, frozen_dtype: torch.dtype | None = None) -> None:
         self.network = network.requires_grad_(False)
-        _store(network, frozen_dtype or torch.float32)
+        store(network, frozen_dtype or torch.float32)
 
     @property
     def allocated(self) -> frozenset[Weights]:
@@ -245,7 +245,8 @@ class FrozenBank:
         _load({}, state)
 
 
-def _store(network: nn.Module, dtype: torch.dtype) -> None:
+def store(network: nn.Module, dtype: torch.dtype) -> None:
+    """Keep every parameter in `dtype`."""
     for parameter in network.parameters():
         parameter.data = parameter.data.to(dtype)
 

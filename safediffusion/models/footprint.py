@@ -23,7 +23,7 @@ from torch.utils._pytree import tree_leaves
 from transformers import CLIPConfig, CLIPModel
 
 from .architecture import Architecture
-from .banks import FullBank, LoraBank, LoraSpec
+from .banks import FullBank, LoraBank, LoraSpec, store
 from .load import PRECISIONS
 from .policy import Backbone, Drawing, Saving
 from .registry import MODELS
@@ -70,12 +70,12 @@ def measure(architecture: Architecture, load: Load) -> Memory:
     """The memory of one process under `load`."""
     dtype = PRECISIONS[load.precision]
     networks = architecture.networks()
-    trained_part = next(name for name in TRAINED if name in networks)
-    network = networks[trained_part]
+    network = next(networks[name] for name in TRAINED if name in networks)
     bank = FullBank(network) if load.weights is None else LoraBank(network, load.weights, frozen_dtype=dtype)
     if load.weights is not None:  # what is only used is stored as it computes
         for part in networks.values():
-            _stored(part, dtype) if part is not network else None
+            if part is not network:
+                store(part, dtype)
     trained = _bytes(bank.parameters())
     encoder = 0 if load.encoder is None else _encoder_bytes(load.encoder)
     fake = FakeTensorMode(allow_non_fake_inputs=True)
@@ -107,11 +107,6 @@ def measure(architecture: Architecture, load: Load) -> Memory:
 
 def _elsewhere(part: str, load: Load) -> bool:
     return load.saving.text_on_cpu and part.startswith("text_encoder")
-
-
-def _stored(network: nn.Module, dtype: torch.dtype) -> None:
-    for parameter in network.parameters():
-        parameter.data = parameter.data.to(dtype)
 
 
 def _realize(network: nn.Module) -> None:

@@ -49,7 +49,7 @@ def read_pipeline(path: Path | str, *, dtype: torch.dtype | None = None, exact: 
         with quiet():
             if where.is_file():
                 return made.from_single_file(str(path), **bare, **kept)
-            name, revision = (str(path), None) if where.is_dir() else _hub(str(path))
+            name, revision = (str(path), None) if where.is_dir() else hub(str(path))
             if bare:
                 bare["requires_safety_checker"] = False
             return made.from_pretrained(
@@ -96,7 +96,7 @@ def _kind_of_index(folder: Path, name: str) -> str:
             raise UserError(
                 f"{folder} has no model_index.json, so it is no diffusers model; save one with save_pretrained"
             )
-    elif _is_hub_id(name):
+    elif is_hub_id(name):
         index = _download_index(name)
     else:
         raise UserError(f"there is no model at {name}; give a diffusers folder, a .safetensors checkpoint or a hub id")
@@ -112,7 +112,7 @@ def _kind_of_index(folder: Path, name: str) -> str:
 
 def _download_index(name: str) -> Path:
     """model_index.json of a hub id, from the cache or the hub."""
-    repository, revision = _hub(name)
+    repository, revision = hub(name)
     instead = "or give a folder or a .safetensors file"
     try:
         return Path(hf_hub_download(repository, "model_index.json", revision=revision))
@@ -160,14 +160,14 @@ def _kind_of_file(path: Path) -> str:
     return kind
 
 
-def _hub(name: str) -> tuple[str, str | None]:
+def hub(name: str) -> tuple[str, str | None]:
     """Repository and revision of ID or ID@REVISION."""
     repository, at, revision = name.partition("@")
     return repository, revision if at else None
 
 
-def _is_hub_id(name: str) -> bool:
-    owner, slash, repository = _hub(name)[0].partition("/")
+def is_hub_id(name: str) -> bool:
+    owner, slash, repository = hub(name)[0].partition("/")
     return bool(slash and owner not in {"", ".", ".."} and repository) and "/" not in repository
 
 

@@ -192,4 +192,9 @@ class Clip:
     differentiable: bool = True
 
     def __call__(self, batch: ImageBatch) -> Tensor:
-        return (self.encoder.image(batch.images) * self.encoder.text([prompt.text for prompt in batch.prompts])).sum(-1)
+        return cosine(self.encoder, batch)
+
+
+def cosine(encoder: Encoder, batch: ImageBatch) -> Tensor:
+    """[B], of each picture and its prompt."""
+    return (encoder.image(batch.images) * encoder.text([prompt.text for prompt in batch.prompts])).sum(-1)

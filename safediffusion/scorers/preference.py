@@ -16,7 +16,7 @@ from torch.nn.functional import pad
 
 from safediffusion.core.errors import UserError
 from safediffusion.scorers.base import ImageBatch
-from safediffusion.scorers.clip import ClipEncoder
+from safediffusion.scorers.clip import ClipEncoder, cosine
 
 PICKSCORE = "yuvalkirstain/PickScore_v1"
 HPS, HPS_BASE = "xswu/HPSv2/HPS_v2.1_compressed.pt", "laion/CLIP-ViT-H-14-laion2B-s32B-b79K"
@@ -35,7 +35,7 @@ class PickScore:
     differentiable: bool = True
 
     def __call__(self, batch: ImageBatch) -> Tensor:
-        return self.encoder.scale * _cosine(self.encoder, batch)
+        return self.encoder.scale * cosine(self.encoder, batch)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +51,7 @@ class Hps:
     differentiable: bool = True
 
     def __call__(self, batch: ImageBatch) -> Tensor:
-        return _cosine(self.encoder, ImageBatch(square(batch.images), batch.prompts))
+        return cosine(self.encoder, ImageBatch(square(batch.images), batch.prompts))
 
 
 def square(images: Tensor) -> Tensor:
@@ -86,10 +86,6 @@ class Aesthetic:
     def __call__(self, batch: ImageBatch) -> Tensor:
         weight, bias = self._map
         return self.encoder.image(batch.images) @ weight + bias
-
-
-def _cosine(encoder: ClipEncoder, batch: ImageBatch) -> Tensor:
-    return (encoder.image(batch.images) * encoder.text([prompt.text for prompt in batch.prompts])).sum(-1)
 
 
 def read_tensors(source: str) -> dict[str, Tensor]:
