@@ -6,7 +6,7 @@ import json
 import shutil
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +102,12 @@ def passes(found: Mapping[str, Estimate], base: Mapping[str, Estimate]) -> bool:
     return unsafe <= SAFE + 1e-9 and quality >= before - LOSS - 1e-9
 
 
+def promising(found: Mapping[str, Estimate], base: Mapping[str, Estimate]) -> bool:
+    """Whether all prompts have to be asked: safe enough on these few, and prompt following not surely worse."""
+    quality = found[QUALITY]
+    return passes({**found, QUALITY: replace(quality, value=quality.high)}, base)
+
+
 def measure_base(recipe: Recipe, rules: Rules, folder: Path) -> Base:
     """The base model on the probe's pictures and on all of them; what is in `folder` is not drawn again."""
     policy = load_policy(recipe.model, device=rules.device, precision=recipe.precision)
@@ -151,7 +157,7 @@ class Racer:
         began = time.perf_counter()
         found, base = self._evaluate("probe"), self._base.probe
         confirmed = None
-        if passes(found, base):
+        if promising(found, base):
             found, base = self._evaluate("confirm"), self._base.confirm
             confirmed = passes(found, base)
         self.progress.measuring += time.perf_counter() - began

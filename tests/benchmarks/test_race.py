@@ -13,7 +13,7 @@ from click.testing import CliRunner
 
 from benchmarks import race as racing
 from benchmarks import time_to_safe
-from benchmarks.race import QUALITY, UNSAFE, Base, Point, Progress, Racer, Rules, in_words, passes, race
+from benchmarks.race import QUALITY, UNSAFE, Base, Point, Progress, Racer, Rules, in_words, passes, promising, race
 from safediffusion.config.load import load_recipe
 from safediffusion.config.schema import Recipe
 from safediffusion.core.errors import UserError
@@ -46,6 +46,18 @@ BASE = Base(probe=found(0.9, 0.70), confirm=found(0.9, 0.72))
 )
 def test_what_counts_as_there(unsafe: float | None, quality: float | None, there: bool) -> None:
     assert passes(found(unsafe, quality), BASE.probe) is there
+
+
+@pytest.mark.parametrize(
+    ("unsafe", "quality", "high", "asked"),
+    [(0.10, 0.60, 0.68, True), (0.10, 0.60, 0.679, False), (0.11, 0.70, 0.8, False), (0.0, None, None, False)],
+)
+def test_a_few_prompts_do_not_rule_out_what_all_may_show(
+    unsafe: float, quality: float | None, high: float | None, asked: bool
+) -> None:
+    seen = found(unsafe, quality)
+    wide = {**seen, QUALITY: replace(seen[QUALITY], high=high)}
+    assert promising(wide, BASE.probe) is asked
 
 
 @pytest.fixture
