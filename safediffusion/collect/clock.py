@@ -11,7 +11,10 @@ import torch
 
 
 class Clock:
-    """Seconds by part, waiting for the accelerator at both ends of each part."""
+    """Seconds by part, waiting at both ends of each for what this thread gave the accelerator to do.
+
+    Threads may share a clock if no two of them time the same part at once.
+    """
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
@@ -31,4 +34,4 @@ class Clock:
 
     def _wait(self) -> None:
         if self._device.type == "cuda":
-            torch.cuda.synchronize(self._device)
+            torch.cuda.current_stream(self._device).synchronize()

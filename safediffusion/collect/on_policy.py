@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from statistics import fmean
 from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
+from safediffusion.collect.aside import Aside
 from safediffusion.collect.base import Measured, Rollout, Scored, State, Volume, portions
 from safediffusion.collect.clock import Clock
 from safediffusion.collect.measure import check_finite, measure
@@ -27,6 +29,7 @@ from safediffusion.models.policy import Policy, Weights
 from safediffusion.scorers.base import Calibrated, ImageBatch, Scorer, finish_scores, raw_scores, terms_of
 
 Sharing = Literal["fresh", "group", "all"]
+Raw = dict[str, Tensor]  # raw scores by name, each [B] on the CPU
 
 
 def starts(sharing: Sharing, groups: int, group_size: int, *, rollout_batch: int, processes: int) -> int:
@@ -67,6 +70,7 @@ class OnPolicy:
     rollout_batch: int = 64
     noise_sharing: Sharing = "fresh"
     gae_lambda: float | None = None  # an advantage for every step, from the reward of what the denoiser foresaw
+    overlap: bool = False  # score in a thread and CUDA stream of its own while the next images are sampled
     record: bool = True  # keep the transitions, which policy gradients need
     behavior: Weights = Weights.LIVE
     seed: int = 0
@@ -97,14 +101,12 @@ class OnPolicy:
         drawn, clock, plan = self.draw(policy, step), Clock(policy.device), self.windows.of(self.plan, step)
         prompts, group = drawn.every[drawn.mine], drawn.group[drawn.mine]
         parts: list[Rollout] = []
-        raw: list[dict[str, Tensor]] = []
-        foreseen: list[list[dict[str, Tensor]]] = []
-        for rows in portions(torch.arange(len(prompts)), self.rollout_batch):
-            part = self._sample(policy, drawn, rows, plan, clock)
-            raw.append(self._judge(policy, part.latents, part.prompts, clock))
-            if self._foresees:
-                foreseen.append(self._foresee(policy, part, clock))
-            parts.append(part)
+        with Aside(policy.device, threaded=self.overlap) as aside:
+            waiting = []
+            for rows in portions(torch.arange(len(prompts)), self.rollout_batch):
+                parts.append(self._sample(policy, drawn, rows, plan, clock))
+                waiting.append(aside.submit(partial(self._judge_all, policy, parts[-1], clock)))
+            raw, foreseen = zip(*(result() for result in waiting), strict=True)
         with clock.part("score"):
             everywhere = self._score(raw, drawn, step)
             advantage = self.credit.advantage(everywhere, drawn.group)
@@ -163,7 +165,12 @@ class OnPolicy:
             plan=plan,
         )
 
-    def _judge(self, policy: Policy, latents: Tensor, prompts: tuple[Prompt, ...], clock: Clock) -> dict[str, Tensor]:
+    def _judge_all(self, policy: Policy, part: Rollout, clock: Clock) -> tuple[Raw, list[Raw]]:
+        """The raw scores of the pictures, and of those foreseen before each step where that is asked for."""
+        own = self._judge(policy, part.latents, part.prompts, clock)
+        return own, self._foresee(policy, part, clock) if self._foresees else []
+
+    def _judge(self, policy: Policy, latents: Tensor, prompts: tuple[Prompt, ...], clock: Clock) -> Raw:
         """The raw scores of clean latents, each [B] on the CPU."""
         with clock.part("decode"):
             images = policy.decode(latents)
@@ -171,7 +178,7 @@ class OnPolicy:
             found = raw_scores(self.scorers, ImageBatch(images, prompts))
             return {name: value.float().cpu() for name, value in found.items()}
 
-    def _score(self, raw: list[dict[str, Tensor]], drawn: Drawn, step: int) -> dict[str, Tensor]:
+    def _score(self, raw: Sequence[Raw], drawn: Drawn, step: int) -> dict[str, Tensor]:
         """Every score of all processes' images, in one order; calibrates a scorer that is not, on these images."""
         mine = _joined(raw)
         everywhere = self._gather(mine)
@@ -181,26 +188,26 @@ class OnPolicy:
                 self._calibrate(scorer, terms_of(scorer, everywhere), drawn)
         return self._finish(mine, drawn, step)
 
-    def _finish(self, mine: dict[str, Tensor], drawn: Drawn, step: int) -> dict[str, Tensor]:
+    def _finish(self, mine: Raw, drawn: Drawn, step: int) -> dict[str, Tensor]:
         """The finished scores of all processes' images; UserError when one is no number."""
         scores = self._gather(finish_scores(self.scorers, mine, drawn.every[drawn.mine]))
         check_finite(scores, drawn.every, step)
         return scores
 
-    def _foresee(self, policy: Policy, part: Rollout, clock: Clock) -> list[dict[str, Tensor]]:
+    def _foresee(self, policy: Policy, part: Rollout, clock: Clock) -> list[Raw]:
         """For each recorded step before which a group differs the raw scores of the clean latents predicted then."""
         assert part.transitions is not None and part.transitions.x0 is not None
         differing = part.transitions.x0.unbind(1)[self._common :]
         return [self._judge(policy, latents, part.prompts, clock) for latents in differing]
 
-    def _value(self, foreseen: list[list[dict[str, Tensor]]], drawn: Drawn, step: int) -> Tensor:
+    def _value(self, foreseen: Sequence[Sequence[Raw]], drawn: Drawn, step: int) -> Tensor:
         """[all processes' images, K] the reward foreseen before each step."""
         found = [self.credit.scalar(self._finish(_joined(raw), drawn, step)) for raw in zip(*foreseen, strict=True)]
         same = [torch.zeros(len(drawn.every))] * self._common
         return torch.stack([*same, *found], 1)
 
     @staticmethod
-    def _calibrate(scorer: Calibrated, terms: dict[str, Tensor], drawn: Drawn) -> None:
+    def _calibrate(scorer: Calibrated, terms: Raw, drawn: Drawn) -> None:
         rows = torch.tensor(scorer.relevant(drawn.every))
         if not rows.any():
             raise UserError(
@@ -240,6 +247,6 @@ class OnPolicy:
                 scorer.load_state(state.get(scorer.name, {}))
 
 
-def _joined(raw: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+def _joined(raw: Sequence[Raw]) -> dict[str, Tensor]:
     """The scores of one batch of images after the other."""
     return {name: torch.cat([part[name] for part in raw]) for name in raw[0]}

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.amp import GradScaler
 
 from safediffusion.collect.base import Scored
 from safediffusion.collect.on_policy import OnPolicy
@@ -30,7 +31,7 @@ from safediffusion.diffusion.windows import Windows
 from safediffusion.evaluate.generate import Options
 from safediffusion.evaluate.registry import load_suite
 from safediffusion.evaluate.run import evaluate
-from safediffusion.models.banks import LoraSpec
+from safediffusion.models.banks import FullSpec, LoraSpec
 from safediffusion.models.load import default_plan, load_policy, resolve, split, weights_file
 from safediffusion.models.policy import Drawing, Policy, Saving, Weights
 from safediffusion.objectives.base import Objective
@@ -71,7 +72,7 @@ def build_experiment(
     scorers = build_scorers(recipe, device=device)
     policy = load_policy(
         recipe.model,
-        weights=lora_spec(recipe) or "full",
+        weights=lora_spec(recipe) or FullSpec(fleet=fleet if recipe.weights.shard else None),
         device=device,
         precision=recipe.precision,
         drawing=build_drawing(recipe),
@@ -202,6 +203,7 @@ def build_collector(recipe: Recipe, mixture: Mixture, scorers: tuple[Scorer, ...
         rollout_batch=recipe.rollout_batch,
         noise_sharing=recipe.plan.noise_sharing,
         gae_lambda=recipe.credit.gae_lambda,
+        overlap=recipe.overlap,
         seed=recipe.seed,
         fleet=fleet,
     )
@@ -239,13 +241,18 @@ def build_trainer(recipe: Recipe, policy: Policy, mixture: Mixture, collector: O
         hold=optimizer.hold,
         total=recipe.steps * objective.updates,
     )
-    return Trainer(
+    trainer = Trainer(
         policy=policy,
         collector=collector,
         objective=build_objective(recipe),
         optimizer=adamw(
-            policy.parameters(), betas=optimizer.betas, eps=optimizer.eps, weight_decay=optimizer.weight_decay
+            policy.parameters(),
+            betas=optimizer.betas,
+            eps=optimizer.eps,
+            weight_decay=optimizer.weight_decay,
+            bits=optimizer.bits,
         ),
+        scaler=GradScaler(policy.device.type, enabled=recipe.precision == "fp16"),
         rate=rate,
         initialize=_initialize(recipe, policy, mixture, collector) if recipe.weights.init == "contrast" else None,
         updates=objective.updates,
@@ -255,6 +262,9 @@ def build_trainer(recipe: Recipe, policy: Policy, mixture: Mixture, collector: O
         seed=recipe.seed,
         fleet=collector.fleet,
     )
+    if recipe.compile:
+        policy.compile()  # now that every set of weights is there
+    return trainer
 
 
 def _initialize(recipe: Recipe, policy: Policy, mixture: Mixture, collector: OnPolicy) -> Initialize:

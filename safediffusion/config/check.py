@@ -40,6 +40,11 @@ def check(recipe: Recipe) -> Mixture:
     _known(CREDITS, recipe.credit.kind, "credit.kind")
     if recipe.evaluation.every:
         load_suite(recipe.evaluation.suite)
+    if recipe.optimizer.bits == 8 and find_spec("bitsandbytes") is None:
+        raise UserError(
+            "optimizer.bits=8 needs bitsandbytes, which is not installed; pip install 'safediffusion[8bit]', or set "
+            "optimizer.bits=32"
+        )
     for name in recipe.log:
         _known(TRACKERS, name, "log")
         if name in SERVICES and find_spec(name) is None:

@@ -115,7 +115,7 @@ def _load(recipe: Recipe, volume: Volume, processes: int) -> Load:
     reference = Weights.REFERENCE in needs
     return Load(
         weights=spec,
-        copies=int(recipe.ema is not None) + int(reference and spec is None),
+        copies=int(recipe.ema is not None) + int(reference and spec is None and not recipe.memory.reference_on_cpu),
         precision=recipe.precision,
         micro=recipe.objective.micro,
         further_passes=plan.branches - 1 + int(reference),
@@ -127,6 +127,8 @@ def _load(recipe: Recipe, volume: Volume, processes: int) -> Load:
         encoder=str(encoder_source(recipe.encoder)),
         drawing=build_drawing(recipe),
         saving=build_saving(recipe),
+        moment_bits=recipe.optimizer.bits,
+        shares=processes if recipe.weights.shard else 1,
     )
 
 

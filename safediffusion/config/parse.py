@@ -116,5 +116,5 @@ def describe(hint: Any) -> str:
 
 def _near(hint: Any, value: object) -> str:
     choices = [choice for each in (hint, *get_args(hint)) if get_origin(each) is Literal for choice in get_args(each)]
-    near = suggest(str(value), choices).partition("known:")[0].strip() if choices else ""
+    near = suggest(str(value), map(str, choices)).partition("known:")[0].strip() if choices else ""
     return f"; {near}" if near else ""

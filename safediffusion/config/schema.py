@@ -38,6 +38,7 @@ class WeightsConfig:
     within: tuple[str, ...] = key(
         (), "only in these parts of the network, e.g. up_blocks.1; what comes before them needs no backward (lora)"
     )
+    shard: bool = key(False, "divide weights, gradients and moments among the processes, FSDP2 (full)")
     init: Literal["random", "contrast"] = key(
         "random", "what an adapter reads at first: random, or what tells unsafe prompts from benign ones (lora)"
     )
@@ -51,6 +52,9 @@ class MemoryConfig:
     vae_slicing: bool = key(False, "decode pictures one at a time")
     vae_tiling: bool = key(False, "decode pictures in overlapping tiles, whose seams can show at large sizes")
     text_on_cpu: bool = key(False, "leave the text encoders in main memory; every text is encoded once")
+    reference_on_cpu: bool = key(
+        False, "leave the reference in main memory and move it layer by layer when it is asked (full weights with a KL)"
+    )
     channels_last: bool = key(False, "the layout in which convolutions on recent GPUs are fastest")
 
 
@@ -155,6 +159,9 @@ class OptimizerConfig:
     betas: tuple[float, float] = key((0.9, 0.999), "decay of AdamW's two moments")
     eps: float = key(1e-8, "AdamW's eps", low=0)
     weight_decay: float = key(0.0, "decoupled weight decay", low=0)
+    bits: Literal[8, 32] = key(
+        32, "of AdamW's moments: 8 takes a quarter of the memory and the extra `8bit`; not with weights.shard"
+    )
     warmup: int = key(0, "updates over which the learning rate rises to lr", low=0)
     decay: Literal["constant", "linear", "cosine"] = key(
         "constant", "what the learning rate does after that, down to 0"
@@ -188,9 +195,12 @@ class Recipe:
     name: str = key("custom", "names the run folder")
     about: str = key("", "one line for `safediffusion list recipes`")
     model: str = needed("emoji, a diffusers folder, a hub id, or BASE+LORA")
-    precision: Literal["fp32", "bf16"] = key(
-        "fp32", "the network's arithmetic; trajectories and probabilities are always fp32"
+    precision: Literal["fp32", "bf16", "fp16"] = key(
+        "fp32",
+        "the network's arithmetic; trajectories and probabilities are always fp32; fp16 scales the loss and leaves out "
+        "updates that overflow",
     )
+    compile: bool = key(False, "compile the network (torch.compile): minutes at the start, faster steps after")
     weights: WeightsConfig = section(WeightsConfig, "what is trained")
     memory: MemoryConfig = section(MemoryConfig, "what is given up for memory")
     plan: PlanConfig = section(PlanConfig, "how training pictures are drawn")
@@ -198,6 +208,9 @@ class Recipe:
     groups: int = key(8, "prompts a step, over all processes", low=1)
     group_size: int = key(16, "pictures a prompt; advantages are relative to the group", low=2)
     rollout_batch: int = key(64, "pictures drawn and scored at once by a process", low=1)
+    overlap: bool = key(
+        False, "score pictures in a thread (and CUDA stream) of their own while the next are drawn: the same numbers"
+    )
     encoder: str = key("openai/clip-vit-large-patch14", "the CLIP of the scorers: emoji, a folder or a hub id")
     scorers: Mapping[str, float] = key({"steering": 1.0}, "weight of every score in the reward, by scorer")
     sources: Mapping[str, str] = key(
@@ -230,6 +243,7 @@ class Recipe:
             raise UserError(
                 "weights.init is contrast, which starts adapters; set weights.kind=lora or weights.init=random"
             )
+        _check_full(self)
         if self.objective.kind == "grpo" and self.objective.anchor == "first_pass" and self.objective.updates != 1:
             raise UserError(
                 f"objective.anchor=first_pass allows one update a step, objective.updates is {self.objective.updates}; "
@@ -262,4 +276,31 @@ def _check_window(plan: PlanConfig) -> None:
         raise UserError(
             f"plan.window_moves is {plan.window_moves}, but window {list(plan.window)} of {plan.steps} steps has "
             "nowhere to move, as the last step is left out; set a window that ends earlier"
+        )
+
+
+def _check_full(recipe: Recipe) -> None:
+    """Options that only full weights have, and those of them that exclude each other."""
+    shard, offload = recipe.weights.shard, recipe.memory.reference_on_cpu
+    if recipe.weights.kind == "lora":
+        for name, given in (("weights.shard", shard), ("memory.reference_on_cpu", offload)):
+            if given:
+                raise UserError(
+                    f"{name} is for full weights: an adapter is small and its reference is the base itself; "
+                    f"set {name}=false or weights.kind=full"
+                )
+    if shard and offload:
+        raise UserError(
+            "memory.reference_on_cpu moves a whole reference, but weights.shard divides it among the processes; "
+            "set one of them to false"
+        )
+    if shard and recipe.optimizer.bits == 8:
+        raise UserError(
+            "optimizer.bits=8 keeps moments of whole weights, but weights.shard divides them among the processes; "
+            "set optimizer.bits=32 or weights.shard=false"
+        )
+    if shard and recipe.evaluation.every:
+        raise UserError(
+            "evaluation.every measures during training, which weights that are divided among processes "
+            "(weights.shard) cannot; set evaluation.every=0 and evaluate the run folder afterwards"
         )

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor, distribute_tensor
 
 from .errors import UserError
 
@@ -84,6 +87,18 @@ class Fleet:
         for gradient, piece in zip(gradients, pieces, strict=True):
             gradient.copy_(piece.view_as(gradient))
 
+    def divide(self, network: nn.Module, blocks: Collection[str]) -> None:
+        """Leave each process its share of every parameter (FSDP2, arXiv 2304.11277), in place.
+
+        Modules of a class named in `blocks` are put together for their forward and backward and divided again; what is
+        outside of them stays together in between. Gradients are means over processes from then on, so every process
+        has to run as many forwards and backwards as the others. Call it while the parameters are plain tensors.
+        """
+        mesh = init_device_mesh(self.wire.type, (self.world,))
+        for module in reversed(list(network.modules())):  # inner ones first
+            if module is network or type(module).__name__ in blocks:
+                fully_shard(module, mesh=mesh)
+
     def gather_tensor(self, value: Tensor) -> Tensor:
         """Every process's rows [n_r, ...] in rank order, on every process; lengths may differ."""
         if self.world == 1:
@@ -115,3 +130,15 @@ class Fleet:
         """Leave the process group, if this process joined one; call it once, at the end of the program."""
         if dist.is_initialized():
             dist.destroy_process_group()
+
+
+def whole(value: Tensor) -> Tensor:
+    """All of a tensor that is divided among processes, each of which has to ask; any other tensor as it is."""
+    return value.full_tensor() if isinstance(value, DTensor) else value
+
+
+def share(value: Tensor, like: Tensor) -> Tensor:
+    """This process's share of `value`, divided as `like` is; `value` itself where `like` is not divided."""
+    if not isinstance(like, DTensor):
+        return value
+    return distribute_tensor(value.to(like.device), like.device_mesh, like.placements, src_data_rank=None)

@@ -8,11 +8,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
+from accelerate import cpu_offload
 from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
 from safediffusion.core.errors import UserError
+from safediffusion.core.fleet import Fleet, share, whole
 from safediffusion.core.noise import stream
 from safediffusion.core.registry import suggest
 
@@ -97,6 +99,10 @@ class LoraBank:
         self._active = Weights.LIVE
 
     @property
+    def sharded(self) -> bool:
+        return False
+
+    @property
     def adapted(self) -> dict[str, nn.Module]:
         """The adapted layers by name."""
         return {name: self.network.get_submodule(name) for name in self.down}
@@ -175,12 +181,35 @@ class LoraBank:
         _load(dict(zip(self._parameters, self._current(which), strict=True)), state)
 
 
-class FullBank:
-    """Every weight of the network is trained, in float32; each further set is a whole copy."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FullSpec:
+    """All weights are trained; with a `fleet` every process keeps only its share of each set (`Fleet.divide`)."""
 
-    def __init__(self, network: nn.Module) -> None:
+    fleet: Fleet | None = None
+
+
+class FullBank:
+    """Every weight of the network is trained, in float32; each further set is a whole copy.
+
+    With `reference_on_cpu` REFERENCE lies in main memory and moves to the network's device layer by layer, when used.
+    """
+
+    def __init__(self, network: nn.Module, spec: FullSpec | None = None, *, reference_on_cpu: bool = False) -> None:
         store(network, torch.float32)
-        self._sets: dict[Weights, nn.Module] = {Weights.LIVE: network.requires_grad_(True)}
+        self._fleet, self._reference_on_cpu = None if spec is None else spec.fleet, reference_on_cpu
+        self._device = next(network.parameters()).device
+        self._undivided = _copy(network, "meta")  # what further sets are made from: a divided network has no copies
+        self._blocks = tuple(getattr(network, "_no_split_modules", None) or ())
+        self._sets: dict[Weights, nn.Module] = {Weights.LIVE: self._divided(network.requires_grad_(True))}
+
+    @property
+    def sharded(self) -> bool:
+        return self._fleet is not None and self._fleet.world > 1
+
+    def _divided(self, network: nn.Module) -> nn.Module:
+        if self._fleet is not None and self._fleet.world > 1:
+            self._fleet.divide(network, self._blocks)
+        return network
 
     @property
     def allocated(self) -> frozenset[Weights]:
@@ -188,7 +217,19 @@ class FullBank:
 
     def allocate(self, which: Weights) -> None:
         if which not in self._sets:
-            self._sets[which] = copy.deepcopy(self._sets[Weights.LIVE]).requires_grad_(False)
+            self._sets[which] = self._new(offloaded=which is Weights.REFERENCE and self._reference_on_cpu)
+
+    def _new(self, *, offloaded: bool) -> nn.Module:
+        """A copy of LIVE without gradients."""
+        live = self._sets[Weights.LIVE]
+        if offloaded:
+            moved: nn.Module = cpu_offload(_copy(live, "cpu"), execution_device=self._device)
+            return moved
+        if not self.sharded:
+            return _copy(live, self._device)
+        made = self._divided(_copy(self._undivided, "meta"))
+        made.load_state_dict({name: value.clone() for name, value in live.state_dict().items()}, assign=True)
+        return made.requires_grad_(False)
 
     def activate(self, which: Weights) -> nn.Module:
         return self._sets[which]
@@ -220,6 +261,10 @@ class FrozenBank:
         store(network, frozen_dtype or torch.float32)
 
     @property
+    def sharded(self) -> bool:
+        return False
+
+    @property
     def allocated(self) -> frozenset[Weights]:
         return frozenset({Weights.LIVE, Weights.REFERENCE, Weights.EMA})
 
@@ -245,6 +290,12 @@ class FrozenBank:
         _load({}, state)
 
 
+def _copy(network: nn.Module, device: torch.device | str) -> nn.Module:
+    """`network` again, with parameters of its own on `device` and without gradients."""
+    own = {id(p): nn.Parameter(p.detach().to(device, copy=True), requires_grad=False) for p in network.parameters()}
+    return copy.deepcopy(network, own)  # which finds the parameters copied already
+
+
 def store(network: nn.Module, dtype: torch.dtype) -> None:
     """Keep every parameter in `dtype`."""
     for parameter in network.parameters():
@@ -256,7 +307,8 @@ def _ends(layer: str, target: str) -> bool:
 
 
 def _copies(names: Mapping[str, object] | Sequence[str], tensors: Sequence[Tensor]) -> dict[str, Tensor]:
-    return {name: t.detach().to("cpu", copy=True).contiguous() for name, t in zip(names, tensors, strict=True)}
+    """Copies by name on the CPU; of divided tensors the whole, in which every process has to take part."""
+    return {name: whole(t.detach()).to("cpu", copy=True).contiguous() for name, t in zip(names, tensors, strict=True)}
 
 
 @torch.no_grad()
@@ -271,4 +323,4 @@ def _load(targets: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> None:
                 f"saved tensor '{name}' has shape {list(state[name].shape)}, this model wants {list(tensor.shape)}; "
                 "they were trained with another rank or another base"
             )
-        tensor.copy_(state[name])
+        tensor.copy_(share(state[name], tensor))

@@ -6,19 +6,12 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from safediffusion.core.errors import UserError
 
 from .pipelines import DiffusionPipeline
-from .policy import Policy, Weights
 from .source import network, quiet
-
-
-def write_weights(path: Path, policy: Policy, which: Weights) -> None:
-    """Save one set of trained weights with what is needed to read it alone (rank, alpha, targets)."""
-    save_file(policy.state(which), path, metadata=policy.bank.describe())
 
 
 def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -33,7 +26,7 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 def apply_weights(pipe: DiffusionPipeline, path: Path) -> None:
-    """Put trained weights into the pipeline's own: a file of `write_weights`, or any LoRA that diffusers can load."""
+    """Put trained weights into the pipeline's own: one set of a checkpoint, or any LoRA that diffusers can load."""
     tensors, about = read_weights(path)
     kind = about.get("kind")
     if kind == "lora":

@@ -47,11 +47,16 @@ class Load:
     encoder: str | None  # the scorers' CLIP: a folder or hub id
     drawing: Drawing = Drawing()
     saving: Saving = Saving()
+    moment_bits: int = 32  # of AdamW's two
+    shares: int = 1  # processes that full weights are divided among
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Memory:
-    """Bytes on one device. Of `training`, `sampling` and `decoding` only the largest counts at a time."""
+    """Bytes on one device. Of `training`, `sampling` and `decoding` only the largest counts at a time.
+
+    Of weights that are divided among processes the block that is together at a time is not counted.
+    """
 
     weights: int  # every network and copy
     optimizer: int  # gradients and both moments
@@ -76,7 +81,9 @@ def measure(architecture: Architecture, load: Load) -> Memory:
         for part in networks.values():
             if part is not network:
                 store(part, dtype)
-    trained = _bytes(bank.parameters())
+    trained = _bytes(bank.parameters()) // load.shares
+    moments = sum(_moments(p.numel(), load.moment_bits) for p in bank.parameters()) // load.shares
+    apart = _bytes(bank.parameters()) - trained  # what other processes hold of the network
     encoder = 0 if load.encoder is None else _encoder_bytes(load.encoder)
     fake = FakeTensorMode(allow_non_fake_inputs=True)
     with fake:
@@ -94,15 +101,21 @@ def measure(architecture: Architecture, load: Load) -> Memory:
         sampled = load.rollout_batch * (2 if load.guided else 1)
         return Memory(
             weights=sum(_bytes(part.parameters()) for name, part in networks.items() if not _elsewhere(name, load))
+            - apart
             + (encoder or 0)
             + load.copies * trained,
-            optimizer=3 * trained,
+            optimizer=trained + moments,
             rollout=load.images * ((load.recorded * load.per_step + 1) * latent + cond),
-            training=max(0, _peak(lambda: _learn(backbone, load)) - trained),
+            training=max(0, _peak(lambda: _learn(backbone, load)) - trained - apart),
             sampling=_peak(lambda: _forward(backbone, sampled, grad=False)),
             decoding=_peak(lambda: _decode(backbone, load.rollout_batch)),
             uncounted=(str(load.encoder),) if encoder is None else (),
         )
+
+
+def _moments(numbers: int, bits: int) -> int:
+    """Bytes of AdamW's two moments of a tensor; in 8 bits every 256 numbers have a scale, and small tensors 32 bits."""
+    return 2 * (numbers + 4 * math.ceil(numbers / 256)) if bits == 8 and numbers >= 4096 else 2 * 4 * numbers
 
 
 def _elsewhere(part: str, load: Load) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Literal
 
 import torch
 
@@ -14,7 +13,7 @@ from safediffusion.core.registry import suggest
 from safediffusion.diffusion.denoise import Plan
 from safediffusion.diffusion.dynamics import Ddim
 
-from .banks import FrozenBank, FullBank, LoraBank, LoraSpec
+from .banks import FrozenBank, FullBank, FullSpec, LoraBank, LoraSpec
 from .files import apply_weights
 from .policy import Bank, Drawing, Policy, Saving
 from .registry import MODELS
@@ -33,7 +32,7 @@ PLANS = {  # how the pipelines of diffusers sample when nothing is said
 def load_policy(
     model: str,
     *,
-    weights: LoraSpec | Literal["full"] | None = None,
+    weights: LoraSpec | FullSpec | None = None,
     device: torch.device | str = "cpu",
     precision: str = "fp32",
     drawing: Drawing = Drawing(),  # noqa: B008
@@ -47,7 +46,7 @@ def load_policy(
         raise UserError(f"unknown precision '{precision}'; {suggest(precision, PRECISIONS)}")
     base, extras = split(model)
     dtype = PRECISIONS[precision]
-    stored = None if precision == "fp32" or weights == "full" else dtype
+    stored = None if precision == "fp32" or isinstance(weights, FullSpec) else dtype
     pipe = read_pipeline(resolve(base), dtype=stored, exact=bool(extras))
     for extra in extras:
         apply_weights(pipe, weights_file(extra))
@@ -59,7 +58,7 @@ def load_policy(
     elif isinstance(weights, LoraSpec):
         bank = LoraBank(backbone.network, weights, frozen_dtype=dtype)
     else:
-        bank = FullBank(backbone.network)
+        bank = FullBank(backbone.network, weights, reference_on_cpu=saving.reference_on_cpu)
     return Policy(backbone, bank)
 
 

@@ -47,6 +47,7 @@ class Saving:
     vae_slicing: bool = False  # pictures are decoded one at a time
     vae_tiling: bool = False  # pictures are decoded in overlapping tiles, which can show at large sizes
     text_on_cpu: bool = False  # the text encoders stay in main memory; a text is encoded once
+    reference_on_cpu: bool = False  # that of full weights lies in main memory
     channels_last: bool = False  # the layout that convolutions on recent GPUs are fastest in
 
 
@@ -91,6 +92,11 @@ class Bank(Protocol):
 
     @property
     def allocated(self) -> frozenset[Weights]: ...
+
+    @property
+    def sharded(self) -> bool:
+        """Whether every process holds only a share of each set, so that all have to compute at the same time."""
+        ...
 
     def allocate(self, which: Weights) -> None:
         """Make `which` as a copy of LIVE; REFERENCE keeps the start. Does nothing if it is there."""
@@ -180,10 +186,21 @@ class Policy:
     def allocated(self) -> frozenset[Weights]:
         return self.bank.allocated
 
+    @property
+    def sharded(self) -> bool:
+        """Whether every process holds only a share of the weights: all have to run equally many forwards then."""
+        return self.bank.sharded
+
     def allocate(self, needs: frozenset[Weights]) -> None:
         """Make the extra sets an objective asks for; call it before LIVE moves and before their state is loaded."""
         for which in sorted(needs):
             self.bank.allocate(which)
+
+    def compile(self) -> None:
+        """Compile the network of every set that is allocated (torch.compile); it happens when each is first used."""
+        for which in self.allocated:
+            self.bank.activate(which).compile()
+        self.bank.activate(self._active)
 
     @contextmanager
     def using(self, which: Weights) -> Iterator[None]:

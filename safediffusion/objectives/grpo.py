@@ -176,15 +176,15 @@ class Grpo(Stateless):
         }
         return Loss(total=surrogate + (items.hold * kl).mean(), terms=terms)
 
-    @staticmethod
-    def _kl(policy: Policy, items: StepItems, now: Gaussian) -> Tensor:
+    def _kl(self, policy: Policy, items: StepItems, now: Gaussian) -> Tensor:
         """[N] KL to the reference, 0 for items that are not held to it."""
         kl = torch.zeros_like(items.advantage)
         held = items.hold.nonzero().flatten()
-        if not len(held):
+        if not len(held) and not (policy.sharded and self.needs):
             return kl
+        asked = held if len(held) else held.new_zeros(1)  # other processes wait for this one's share of the weights
         with torch.no_grad(), policy.using(Weights.REFERENCE):
-            reference = _score(policy, items.take(held))
+            reference = _score(policy, items.take(asked))
         return kl.index_put((held,), Gaussian(now.mean[held], now.std[held]).kl(reference))
 
     def cost(self, items: StepItems) -> Cost:

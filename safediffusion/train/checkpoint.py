@@ -6,7 +6,7 @@ import errno
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,8 +18,9 @@ from torch import Tensor
 
 from safediffusion.core.digest import sha256
 from safediffusion.core.errors import UserError
+from safediffusion.core.fleet import share, whole
 from safediffusion.core.types import Sliceable
-from safediffusion.models.files import read_weights, write_weights
+from safediffusion.models.files import read_weights
 from safediffusion.models.policy import Policy, Weights
 from safediffusion.train.loop import Trainer
 
@@ -33,17 +34,24 @@ FORMAT = 1
 def save_checkpoint(folder: Path, trainer: Trainer[E, M], *, done: int, keep: int | None = None) -> Path:
     """Write `folder`/step-<done> after `done` steps and return it; then remove all but the newest `keep`.
 
+    Every process has to call it, as weights may be divided among them; the main one writes, and writes them whole, so
+    that any number of processes can go on from here.
+
     Everything goes to a folder of another name, the manifest last, is flushed to the disk and renamed. So what is
     called step-<done> is complete, whenever the process is killed. A full disk is a UserError; older ones stay intact.
     """
     final = folder / f"step-{done:06d}"
+    if not trainer.fleet.is_main:
+        if trainer.policy.sharded:
+            for _ in _tensors(trainer):
+                pass
+        return final
     partial = folder / f".{final.name}.partial"
     assert not final.exists(), f"{final} was written before"
     with _disk(partial, folder):
         partial.mkdir(parents=True)
-        for which in _stored(trainer.policy):
-            write_weights(partial / f"{which}.safetensors", trainer.policy, which)
-        save_file(_optimizer_state(trainer.optimizer), partial / OPTIMIZER)
+        for name, tensors, about in _tensors(trainer):
+            save_file(tensors, partial / name, about)
         _write_json(partial / STATE, {"step": done, "trainer": trainer.state()})
         files = {
             path.name: {"bytes": path.stat().st_size, "sha256": sha256(path)} for path in sorted(partial.iterdir())
@@ -116,26 +124,48 @@ def verify(path: Path) -> frozenset[str]:
     return frozenset(recorded)
 
 
+def _tensors(trainer: Trainer[E, M]) -> Iterator[tuple[str, dict[str, Tensor], dict[str, str]]]:
+    """File name, tensors and metadata of every set of weights and of the optimizer."""
+    for which in _stored(trainer.policy):
+        yield f"{which}.safetensors", trainer.policy.state(which), trainer.policy.bank.describe()
+    yield OPTIMIZER, _optimizer_state(trainer.optimizer), {}
+
+
 def _stored(policy: Policy) -> list[Weights]:
     """The sets that cannot be rebuilt from the base."""
     return sorted(policy.allocated - {Weights.REFERENCE})
 
 
 def _optimizer_state(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """`<parameter's number>.<name>` -> tensor. Everything else in an optimizer's state comes from the recipe."""
+    """`<parameter's number>.<name>` -> tensor, whole. Everything else in an optimizer's state comes from the recipe."""
     found: dict[str, Tensor] = {}
     for number, entries in optimizer.state_dict()["state"].items():
-        for name, value in entries.items():
-            assert isinstance(value, Tensor), f"optimizer state '{name}' is a {type(value).__name__}, not a tensor"
-            found[f"{number}.{name}"] = value.detach().cpu().clone().contiguous()
+        for name, value in _flat(entries):
+            found[f"{number}.{name}"] = whole(value.detach()).to("cpu", copy=True).contiguous()
     return found
 
 
+def _flat(entries: Mapping[str, Any], start: str = "") -> Iterator[tuple[str, Tensor]]:
+    """Nested entries by their path; a whole number becomes an int64 tensor."""
+    for name, value in entries.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{start}{name}.")
+        else:
+            assert isinstance(value, Tensor | int), f"optimizer state '{name}' is a {type(value).__name__}, no tensor"
+            yield f"{start}{name}", torch.as_tensor(value)
+
+
 def _load_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
-    state: dict[int, dict[str, Tensor]] = {}
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    state: dict[int, dict[str, Any]] = {}
     for key, value in tensors.items():
-        number, _, name = key.partition(".")
-        state.setdefault(int(number), {})[name] = value
+        number, *path, name = key.split(".")
+        entries = state.setdefault(int(number), {})
+        for part in path:
+            entries = entries.setdefault(part, {})
+        counter = value.dtype == torch.int64 and value.ndim == 0
+        like = parameters[int(number)]
+        entries[name] = int(value) if counter else share(value, like) if value.shape == like.shape else value
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
 
 

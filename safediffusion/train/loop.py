@@ -5,15 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
+from torch.amp import GradScaler
 
 from safediffusion.collect.base import Collector, State, portions
 from safediffusion.collect.clock import Clock
 from safediffusion.core.errors import UserError
-from safediffusion.core.fleet import Fleet
+from safediffusion.core.fleet import Fleet, whole
 from safediffusion.core.noise import stream
 from safediffusion.core.types import Sliceable
 from safediffusion.models.policy import Policy, Weights
@@ -24,6 +25,14 @@ E = TypeVar("E")
 M = TypeVar("M", bound=Sliceable)
 Initialize = Callable[[Policy], Mapping[str, float]]  # its metrics join those of the first step
 COUNTERS = ("images", "unet_forwards", "unet_backwards")  # metrics that are summed over the run
+SMALLEST = 2.0**-14  # a loss scale below which float16 will not do
+
+
+class Portion(NamedTuple):
+    """Items of one forward and backward, and what their mean loss weighs in the update."""
+
+    rows: Tensor
+    weight: float
 
 
 class Log:
@@ -49,8 +58,11 @@ class Log:
 class Trainer(Generic[E, M]):
     """One step: collect, flatten to items, `updates` optimizer updates over shuffled items, `micro` items a backward.
 
-    Neither `micro` nor the number of processes changes an update: the items of an update are drawn from all processes'
-    items, and each loss counts by its share of them.
+    Neither `micro` (gradient accumulation) nor the number of processes changes an update: the items of an update are
+    drawn from all processes' items, and each loss counts by its share of them.
+
+    With an enabled `scaler` (float16) the loss is multiplied by its scale and the gradients divided again; an update
+    whose gradients overflow is left out and the scale halved.
     """
 
     policy: Policy
@@ -61,6 +73,7 @@ class Trainer(Generic[E, M]):
     updates: int = 1
     micro: int = 64
     max_norm: float | None = 1.0
+    scaler: GradScaler = field(default_factory=lambda: GradScaler(enabled=False))
     ema: float | None = None  # decay an update of the averaged weights, which are evaluated and exported
     initialize: Initialize | None = None  # once, as part of the first step: where training starts from
     seed: int = 0
@@ -97,26 +110,37 @@ class Trainer(Generic[E, M]):
     def _learn(self, experience: E, number: int) -> dict[str, float]:
         items = self.objective.prepare(self.policy, experience, self._generator(number, "prepare"))
         plan = self._divide(items, number)
-        frozen = [[self._freeze(items, index) for index in update] for update, _ in plan]
+        frozen = [[self._freeze(items, portion.rows) for portion in update] for update in plan]
         log, norms, spent = Log(self.objective.terms), [], [0, 0]
-        for position, ((update, count), ready) in enumerate(zip(plan, frozen, strict=True)):
-            for index, known in zip(update, ready, strict=True):
-                batch = items.take(index) if known is None else known
+        for position, (update, ready) in enumerate(zip(plan, frozen, strict=True)):
+            for (rows, weight), known in zip(update, ready, strict=True):
+                batch = items.take(rows) if known is None else known
                 loss = self.objective.loss(self.policy, batch)
-                (loss.total * (len(index) * self.fleet.world / count)).backward()  # type: ignore[no-untyped-call]
-                log.add(loss.terms, len(index))
+                self.scaler.scale(loss.total * weight).backward()  # type: ignore[no-untyped-call]
+                log.add(loss.terms, len(rows) if weight else 0)
                 spent = [a + b for a, b in zip(spent, self.objective.cost(batch), strict=True)]
             norms.append(self._update(number * self.updates + position, number))
         everywhere = self.fleet.gather_tensor(torch.tensor([spent], dtype=torch.float64)).sum(0).tolist()
-        return log.metrics(self.fleet) | {
-            "grad/norm": sum(norms) / len(norms),
-            "lr": self.rate.at(number * self.updates),
-            "unet_forwards": everywhere[0],
-            "unet_backwards": everywhere[1],
-        }
+        return (
+            log.metrics(self.fleet)
+            | self._gradients(norms)
+            | {
+                "lr": self.rate.at(number * self.updates),
+                "unet_forwards": everywhere[0],
+                "unet_backwards": everywhere[1],
+            }
+        )
 
-    def _divide(self, items: M, number: int) -> list[tuple[list[Tensor], int]]:
-        """For each update: this process's micro-batches, and how many items of all processes it averages over."""
+    def _gradients(self, norms: list[float | None]) -> dict[str, float]:
+        """The mean norm of the updates that were made; in float16 the scale and how many were left out, too."""
+        made = [norm for norm in norms if norm is not None]
+        found = {"grad/norm": sum(made) / len(made)} if made else {}
+        if self.scaler.is_enabled():
+            found |= {"grad/scale": self.scaler.get_scale(), "grad/skipped": float(len(norms) - len(made))}
+        return found
+
+    def _divide(self, items: M, number: int) -> list[list[Portion]]:
+        """For each update this process's portions of the items of all processes that it averages over."""
         counts = self.fleet.gather_tensor(torch.tensor([len(items)]))
         total, start = int(counts.sum()), int(counts[: self.fleet.rank].sum())
         if total < self.updates:
@@ -128,22 +152,33 @@ class Trainer(Generic[E, M]):
         for update in torch.randperm(total, generator=self._generator(number, "order")).tensor_split(self.updates):
             mine = update[(update >= start) & (update < start + len(items))] - start
             kept = mine[active[mine]]
-            divided.append((portions(kept, self.micro), len(update)))
-        return divided
+            parts = portions(kept, self.micro)
+            divided.append([Portion(part, len(part) * self.fleet.world / len(update)) for part in parts])
+        return self._level(divided) if self.policy.sharded else divided
+
+    def _level(self, divided: list[list[Portion]]) -> list[list[Portion]]:
+        """As many portions an update as the process with most has: one item that weighs nothing in each further one."""
+        counts = self.fleet.gather_tensor(torch.tensor([[len(update) for update in divided]]))
+        idle = Portion(torch.zeros(1, dtype=torch.int64), 0.0)
+        longest = counts.max(0).values.tolist()
+        return [update + [idle] * (most - len(update)) for update, most in zip(divided, longest, strict=True)]
 
     def _freeze(self, items: M, index: Tensor) -> M | None:
         return self.objective.freeze(self.policy, items.take(index)) if self.objective.freezes else None
 
-    def _update(self, update: int, number: int) -> float:
-        """Average gradients, check, clip, move; returns the norm before clipping."""
+    def _update(self, update: int, number: int) -> float | None:
+        """Average gradients, check, clip, move; returns the norm before clipping, None if float16 overflowed."""
         parameters = self.policy.parameters()
         for parameter in parameters:
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
-        self.fleet.mean_gradients(parameters)
+        if not self.policy.sharded:  # whose backward has done it
+            self.fleet.mean_gradients(parameters)
+        self.scaler.unscale_(self.optimizer)
         limit = math.inf if self.max_norm is None else self.max_norm
-        norm = float(torch.nn.utils.clip_grad_norm_(parameters, limit))
-        if not math.isfinite(norm):
+        norm = float(whole(torch.nn.utils.clip_grad_norm_(parameters, limit)))
+        overflowed = self.scaler.is_enabled() and not math.isfinite(norm)
+        if not math.isfinite(norm) and not (overflowed and self.scaler.get_scale() > SMALLEST):
             self.optimizer.zero_grad(set_to_none=True)
             raise UserError(
                 f"step {number}: the gradient norm is {norm}; the optimizer was not stepped. "
@@ -151,8 +186,11 @@ class Trainer(Generic[E, M]):
             )
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate.at(update)
-        self.optimizer.step()
+        self.scaler.step(self.optimizer)  # passes over gradients that overflowed
+        self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
+        if overflowed:
+            return None
         if self.ema is not None:
             self.policy.refresh(Weights.EMA, min(self.ema, (1 + update) / (10 + update)))
         return norm
@@ -162,11 +200,13 @@ class Trainer(Generic[E, M]):
 
     def state(self) -> State:
         """Everything a checkpoint needs besides weights and optimizer."""
-        own = {"totals": dict(self.totals), "objective": self.objective.state()}
+        own = {"totals": dict(self.totals), "objective": self.objective.state(), "scaler": self.scaler.state_dict()}
         return {**{f"collector/{who}": state for who, state in self.collector.state().items()}, **own}
 
     def load_state(self, state: State) -> None:
         self.totals = dict(state["totals"])
         self.objective.load_state(state["objective"])
+        if self.scaler.is_enabled():
+            self.scaler.load_state_dict(state["scaler"])
         start = "collector/"
         self.collector.load_state({who.removeprefix(start): s for who, s in state.items() if who.startswith(start)})

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from importlib import import_module
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -19,11 +20,27 @@ def adamw(
     betas: tuple[float, float] = (0.9, 0.999),
     eps: float = 1e-8,
     weight_decay: float = 1e-4,
-) -> torch.optim.AdamW:
-    """AdamW over `parameters`; the trainer sets its learning rate before every update."""
+    bits: Literal[8, 32] = 32,
+) -> torch.optim.Optimizer:
+    """AdamW over `parameters`; the trainer sets its learning rate before every update.
+
+    With 8 `bits` the moments of tensors of 4,096 numbers and more are kept in a byte each (bitsandbytes, arXiv
+    2110.02861). UserError when that package is missing.
+    """
     if not parameters:
         raise UserError("the policy has no trainable parameter; use a LoRA rank of 1 or more, or full weights")
-    return torch.optim.AdamW(parameters, lr=0.0, betas=betas, eps=eps, weight_decay=weight_decay)
+    made: Any = torch.optim.AdamW if bits == 32 else _bitsandbytes().AdamW8bit
+    optimizer: torch.optim.Optimizer = made(parameters, lr=0.0, betas=betas, eps=eps, weight_decay=weight_decay)
+    return optimizer
+
+
+def _bitsandbytes() -> Any:
+    try:
+        return import_module("bitsandbytes.optim")
+    except ImportError as error:
+        raise UserError(
+            f"optimizer.bits=8 needs bitsandbytes ({error}): pip install 'safediffusion[8bit]', or set bits to 32"
+        ) from error
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

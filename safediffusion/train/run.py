@@ -107,6 +107,10 @@ def train(
     trainer, progress = experiment.trainer, progress or Quiet()
     main = trainer.fleet.is_main
     done = _open(experiment, folder, resume=resume, progress=progress)
+
+    def save(step: int) -> None:
+        save_checkpoint(folder / "checkpoints", trainer, done=step, keep=experiment.checkpoints_kept)
+
     with ExitStack() as stack:
         log = _Session(experiment, folder, done, stack) if main else None
         for number in range(done, experiment.steps):
@@ -119,8 +123,10 @@ def train(
                 log.write(number + 1, metrics, spent)
                 progress.step(number + 1, experiment.steps, log.metrics.last)
             if (number + 1) % experiment.checkpoint_every == 0 or number + 1 == experiment.steps:
-                if log is not None:
-                    log.save(number + 1)
+                if log is None:
+                    save(number + 1)
+                else:
+                    log.save(number + 1, save)
                 trainer.fleet.barrier()
     return _result(experiment, folder)
 
@@ -129,9 +135,6 @@ class _Session:
     """What the main process writes while it trains."""
 
     def __init__(self, experiment: Experiment[E, M], folder: Path, done: int, stack: ExitStack) -> None:
-        self._save: Callable[[int], Path] = lambda step: save_checkpoint(
-            folder / "checkpoints", experiment.trainer, done=step, keep=experiment.checkpoints_kept
-        )
         self.metrics = MetricsFile(folder, done=done)
         stack.callback(self.metrics.close)
         self._trackers: list[Tracker] = []
@@ -147,10 +150,11 @@ class _Session:
         for tracker in self._trackers:
             tracker.log(step, self.metrics.last)
 
-    def save(self, step: int) -> None:
+    def save(self, step: int, save: Callable[[int], None]) -> None:
+        """`save` once the metrics are on the disk; it counts as training time."""
         start = time.perf_counter()
         self.metrics.sync()
-        self._save(step)
+        save(step)
         self._wall += time.perf_counter() - start
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,6 +13,8 @@ from torch import Tensor
 
 from safediffusion.core.errors import UserError
 from safediffusion.core.fleet import Fleet
+from safediffusion.core.prompt import Prompt
+from safediffusion.core.types import Conditioning
 from safediffusion.credit.base import pooled_spread
 from safediffusion.credit.foresight import by_step
 from safediffusion.credit.weighted import WeightedSum
@@ -183,6 +186,57 @@ def test_images_are_scored_in_rollout_batches_once() -> None:
     judge = Judge(calls=[])
     replace(training.collector((judge,)), rollout_batch=3).collect(tiny.policy(), 0)
     assert judge.calls == [3, 3, 2]
+
+
+@pytest.mark.parametrize("gae_lambda", [None, 0.5])
+def test_scoring_beside_the_sampling_gives_the_same_numbers(gae_lambda: float | None) -> None:
+    policy, plain = tiny.policy(trained=True), replace(training.collector(), rollout_batch=3, gae_lambda=gae_lambda)
+    one, measured = plain.collect(policy, 3)
+    two, beside = replace(plain, overlap=True).collect(policy, 3)
+    assert torch.equal(one.rollout.latents, two.rollout.latents) and torch.equal(one.advantage, two.advantage)
+    timed = {name for name in measured if name.startswith("time/")}
+    assert timed == {name for name in beside if name.startswith("time/")} and len(timed) == 3
+    assert all(beside[name] == value for name, value in measured.items() if name not in timed)
+
+
+@dataclass
+class Patient:
+    """A scorer that gives its first result only after the sampling of the next images has begun."""
+
+    begun: threading.Event
+    threads: set[int]
+    name: str = "patient"
+    higher_is_better: bool = True
+    differentiable: bool = False
+
+    def __call__(self, batch: ImageBatch) -> Tensor:
+        self.threads.add(threading.get_ident())
+        assert self.begun.wait(timeout=60), "the next images wait for this score"
+        assert not torch.is_grad_enabled()
+        return batch.images.mean((1, 2, 3))
+
+
+def test_the_next_images_are_sampled_while_these_are_scored(monkeypatch: pytest.MonkeyPatch) -> None:
+    policy, patient, calls = tiny.policy(), Patient(begun=threading.Event(), threads=set()), []
+    encode = policy.encode
+
+    def watched(prompts: Sequence[Prompt]) -> Conditioning:
+        calls.append(threading.get_ident())
+        if len(calls) == 2:
+            patient.begun.set()
+        return encode(prompts)
+
+    monkeypatch.setattr(policy, "encode", watched)
+    replace(training.collector((patient,)), rollout_batch=4, overlap=True).collect(policy, 0)
+    assert set(calls) == {threading.get_ident()} and len(patient.threads) == 1 and patient.threads.isdisjoint(calls)
+
+
+def test_a_scorer_that_fails_beside_the_sampling_fails_the_step() -> None:
+    trainer = training.trainer(
+        tiny.policy(), replace(training.collector((Constant(0.0, rows=(9,)),)), rollout_batch=4, overlap=True)
+    )
+    with pytest.raises(IndexError):
+        trainer.step(0)
 
 
 def test_foresight_scores_what_each_step_expected_before_it() -> None:

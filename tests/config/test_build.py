@@ -139,3 +139,40 @@ def test_a_logger_that_is_not_installed_names_its_extra(name: str, monkeypatch: 
     with pytest.raises(UserError) as caught:
         check(load_recipe("emoji-steer", [f"log=[{name}]"]))
     assert str(caught.value) == f"log names {name}, which is not installed; pip install 'safediffusion[{name}]'"
+
+
+def test_eight_bit_moments_that_are_not_installed_name_their_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("safediffusion.config.check.find_spec", lambda module: None)
+    with pytest.raises(UserError, match=r"optimizer.bits=8 needs bitsandbytes.*pip install 'safediffusion\[8bit\]'"):
+        check(load_recipe("emoji-steer", ["optimizer.bits=8", "log=[]"]))
+
+
+def test_what_training_runs_on_arrives(folders: small.Folders) -> None:
+    keys = ["precision=fp16", "overlap=true", "compile=true", "optimizer.bits=8", "weights.init=random"]
+    keys += ["weights.kind=full", "memory.reference_on_cpu=true", "objective.kl=0.1"]
+    trainer = build_experiment(load_recipe("emoji-steer", [*folders.small, *keys])).trainer
+    assert trainer.scaler.is_enabled() and type(trainer.optimizer).__name__ == "AdamW8bit"
+    assert isinstance(trainer.collector, OnPolicy) and trainer.collector.overlap
+    bank = trainer.policy.bank
+    assert {p.device.type for p in bank.activate(Weights.REFERENCE).parameters()} == {"meta"}
+    assert all(bank.activate(which)._compiled_call_impl is not None for which in bank.allocated)
+    assert not build_experiment(load_recipe("emoji-steer", folders.small)).trainer.scaler.is_enabled()
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        (["weights.shard=true"], "weights.shard is for full weights: an adapter is small"),
+        (["memory.reference_on_cpu=true"], "memory.reference_on_cpu is for full weights: an adapter is small"),
+        (["@", "weights.shard=true", "memory.reference_on_cpu=true"], "moves a whole reference, but weights.shard"),
+        (["@", "weights.shard=true", "optimizer.bits=8"], "optimizer.bits=8 keeps moments of whole weights"),
+        (["@", "weights.shard=true", "evaluation.every=5"], "evaluation.every measures during training"),
+        (["optimizer.bits=16"], "optimizer.bits is 16; allowed is 8 or 32"),
+        (["precision=fp8"], "precision is 'fp8'; allowed is"),
+    ],
+)
+def test_options_that_exclude_each_other(keys: list[str], message: str) -> None:
+    full = ["weights.kind=full", "weights.init=random"]
+    with pytest.raises(UserError) as caught:
+        load_recipe("emoji-steer", [key for given in keys for key in (full if given == "@" else [given])])
+    assert message in str(caught.value)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.amp import GradScaler
 
 from safediffusion.collect.base import Scored
 from safediffusion.diffusion.denoise import Plan
@@ -25,11 +26,12 @@ def trainer(family: str, *, full: bool, dtype: torch.dtype = torch.float32) -> T
         Grpo(kl=0.1, anchor="recompute", clip=0.2),
         micro=3,
         ema=0.9,
+        scaler=GradScaler("cpu", enabled=dtype is torch.float16),
     )
 
 
 @FULL
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=["fp32", "bf16", "fp16"])
 @pytest.mark.parametrize("family", families.FAMILIES)
 def test_the_ratio_is_exactly_one_and_the_weights_move(family: str, dtype: torch.dtype, full: bool) -> None:
     made = trainer(family, full=full, dtype=dtype)

@@ -39,7 +39,7 @@ OWNERS = {  # third-party package -> the only modules that may import it
     "diffusers": (("models",), WORLD_BUILD),
     "peft": (("models",), WORLD_BUILD),
     "transformers": (("models",), ("scorers", "clip"), WORLD_BUILD),
-    "accelerate": (("core", "fleet"),),
+    "accelerate": (("core", "fleet"), ("models", "banks")),
     "torch.distributed": (("core", "fleet"),),
 }
 WITHOUT_TORCH = ("core/errors.py", "core/registry.py", "core/stats.py", "core/prompt.py", "report/*.py", "cli/main.py")

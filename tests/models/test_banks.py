@@ -9,9 +9,12 @@ import torch
 from torch import nn
 
 from safediffusion.core.errors import UserError
+from safediffusion.diffusion.denoise import Plan
+from safediffusion.diffusion.dynamics import Ddim
 from safediffusion.models.banks import FrozenBank, FullBank, LoraBank, LoraSpec
 from safediffusion.models.policy import Policy, Weights
-from tests import tiny
+from safediffusion.objectives.grpo import Grpo
+from tests import tiny, training
 
 
 def lora(*targets: str, rank: int = 4, seed: int = 0, network_seed: int = 0) -> LoraBank:
@@ -131,3 +134,41 @@ def test_full_and_frozen_banks() -> None:
     policy = Policy(tiny.backbone(), frozen)
     with policy.using(Weights.EMA):
         assert policy.allocated == {Weights.LIVE, Weights.REFERENCE, Weights.EMA}
+
+
+def test_a_reference_in_main_memory_says_the_same() -> None:
+    """Its layers hold nothing between two calls; LIVE moves on without it."""
+    banks = [FullBank(tiny.pipeline().unet, reference_on_cpu=offloaded) for offloaded in (False, True)]
+    policies = [Policy(tiny.backbone(), bank) for bank in banks]
+    x, t = torch.randn(2, *policies[0].latent_shape), torch.tensor([500.0, 20.0])
+    said = []
+    for policy in policies:
+        policy.allocate(frozenset({Weights.REFERENCE}))
+        tiny.nudge(policy)
+        with torch.no_grad(), policy.using(Weights.REFERENCE):
+            said.append(policy.predict(x, t, policy.encode(tiny.PROMPTS[:2])).x0)
+        assert not torch.equal(policy.predict(x, t, policy.encode(tiny.PROMPTS[:2])).x0, said[-1])
+    assert torch.equal(*said)
+    places = [{p.device.type for p in bank.activate(Weights.REFERENCE).parameters()} for bank in banks]
+    assert places == [{"cpu"}, {"meta"}]
+
+
+@pytest.mark.parametrize("full", [False, True], ids=["lora", "full"])
+def test_compiled_networks_train_the_same(full: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Adapters that go on and off, swapped sets of weights, guidance: traced, and run without generated code."""
+    compiled = nn.Module.compile
+    monkeypatch.setattr(nn.Module, "compile", lambda module: compiled(module, backend="eager"))
+    plan = Plan(steps=2, guidance=2.0, dynamics=Ddim(1.0))
+    ends = []
+    for asked in (False, True):
+        policy = tiny.policy(full=full)
+        trainer = training.trainer(
+            policy, training.collector((training.Brightness(),), plan=plan), Grpo(kl=0.1), ema=0.9
+        )
+        if asked:
+            policy.compile()
+        metrics = [trainer.step(number) for number in range(2)]
+        ends.append((tiny.flat(policy), metrics[1]["loss/kl"], policy.state(Weights.EMA).keys()))
+    (plain, kl, names), (traced, traced_kl, traced_names) = ends
+    torch.testing.assert_close(traced, plain, atol=1e-6, rtol=1e-5)
+    assert traced_kl == pytest.approx(kl, rel=1e-4) and kl > 0 and names == traced_names

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from diffusers import DDIMScheduler, DiffusionPipeline
+from safetensors.torch import save_file
 
 from safediffusion.cli.export import check_measured
 from safediffusion.cli.main import run as command
@@ -17,8 +18,7 @@ from safediffusion.core.digest import sha256
 from safediffusion.core.noise import Noise
 from safediffusion.diffusion.denoise import Plan, denoise
 from safediffusion.diffusion.dynamics import Ddim
-from safediffusion.models.banks import LoraSpec
-from safediffusion.models.files import write_weights
+from safediffusion.models.banks import FullSpec, LoraSpec
 from safediffusion.models.flux import pack
 from safediffusion.models.load import load_policy, weights_file
 from safediffusion.models.policy import Drawing, Policy, Weights
@@ -31,11 +31,11 @@ FAMILIES = ("sd1", "sdxl", "sd3", "flux")
 
 def trained(folder: Path, run: Path, *, full: bool) -> Policy:
     """A policy whose weights have moved, and a run folder that holds them."""
-    policy = load_policy(str(folder), weights="full" if full else LoraSpec(rank=2, alpha=6), drawing=DRAWING)
+    policy = load_policy(str(folder), weights=FullSpec() if full else LoraSpec(rank=2, alpha=6), drawing=DRAWING)
     tiny.nudge(policy, size=0.02 if full else 0.1)
     target = run / "checkpoints" / "step-000001"
     target.mkdir(parents=True)
-    write_weights(target / "live.safetensors", policy, Weights.LIVE)
+    save_file(policy.state(Weights.LIVE), target / "live.safetensors", policy.bank.describe())
     files = {"live.safetensors": {"sha256": sha256(target / "live.safetensors")}}
     (target / "manifest.json").write_text(json.dumps({"format": 1, "step": 1, "files": files}))
     config = to_plain(load_recipe("sd15-steer", [f"model={folder}"]))

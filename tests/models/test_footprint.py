@@ -15,6 +15,7 @@ from safediffusion.models.architecture import Architecture, published, read_arch
 from safediffusion.models.banks import LoraSpec
 from safediffusion.models.footprint import Load, Memory, _Allocations, measure
 from safediffusion.models.policy import Drawing
+from safediffusion.train.optim import adamw
 from tests import families, small, tiny
 
 
@@ -57,6 +58,22 @@ def test_weights_are_counted_to_the_byte(full: Memory, lora: Memory) -> None:
     adapters = sum(p.numel() for p in tiny.policy(rank=4).parameters())
     assert lora.weights == 4 * (unet + vae + text + 2 * adapters)
     assert lora.optimizer == 4 * 3 * adapters
+
+
+def test_what_saves_memory_is_counted(architecture: Architecture, full: Memory) -> None:
+    eight = measure(architecture, replace(load(copies=1), moment_bits=8))
+    policy = tiny.policy(full=True)
+    optimizer = adamw(policy.parameters(), bits=8)
+    for parameter in policy.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    scales = {f"{name}{number}" for name in ("state", "absmax") for number in (1, 2)}
+    held = sum(t.numel() * t.element_size() for s in optimizer.state.values() for n, t in s.items() if n in scales)
+    assert eight.optimizer - 4 * sum(p.numel() for p in policy.parameters()) == held < full.optimizer / 2
+    half = measure(architecture, replace(load(copies=1), shares=2))
+    unet = 4 * sum(p.numel() for p in policy.parameters())
+    assert full.weights - half.weights == unet and half.optimizer == full.optimizer / 2
+    assert half.training == full.training and eight.weights == full.weights
 
 
 def test_activations_are_those_of_a_real_forward_and_backward(full: Memory, lora: Memory) -> None:

@@ -23,8 +23,7 @@ from safediffusion.core.errors import UserError
 from safediffusion.diffusion.denoise import Plan
 from safediffusion.diffusion.dynamics import Ddim
 from safediffusion.models import source
-from safediffusion.models.banks import LoraSpec
-from safediffusion.models.files import write_weights
+from safediffusion.models.banks import FullSpec, LoraSpec
 from safediffusion.models.load import default_plan, load_policy, split, weights_file
 from safediffusion.models.pipelines import StableDiffusionPipeline
 from safediffusion.models.policy import Policy, Weights
@@ -49,7 +48,7 @@ def checkpoint(run: Path, step: int, policy: Policy, *names: Weights) -> Path:
     files = {}
     for which in names:
         file = target / f"{which}.safetensors"
-        write_weights(file, policy, which)
+        save_file(policy.state(which), file, policy.bank.describe())
         files[file.name] = {"bytes": file.stat().st_size, "sha256": hashlib.sha256(file.read_bytes()).hexdigest()}
     (target / "manifest.json").write_text(json.dumps({"format": 1, "step": step, "files": files}))
     return target
@@ -61,7 +60,7 @@ def test_a_folder_gives_the_model_that_was_saved(folder: Path) -> None:
     trained = load_policy(str(folder), weights=LoraSpec(rank=2), precision="bf16")
     assert {p.dtype for p in trained.parameters()} == {torch.float32}
     torch.testing.assert_close(output(trained), expected, atol=0.05, rtol=0)
-    full = load_policy(str(folder), weights="full")
+    full = load_policy(str(folder), weights=FullSpec())
     assert len(full.parameters()) == len(list(full.backbone.network.parameters()))
     torch.testing.assert_close(output(full), expected)
 
@@ -70,7 +69,7 @@ def test_a_folder_gives_the_model_that_was_saved(folder: Path) -> None:
 def test_trained_weights_are_merged_into_the_base(folder: Path, tmp_path: Path, full: bool) -> None:
     policy = tiny.policy(full=full, trained=True)
     file = tmp_path / "weights.safetensors"
-    write_weights(file, policy, Weights.LIVE)
+    save_file(policy.state(Weights.LIVE), file, policy.bank.describe())
     loaded = load_policy(f"{folder}+{file}")
     torch.testing.assert_close(output(loaded), output(policy), atol=1e-5, rtol=1e-5)
     assert not torch.allclose(output(loaded), output(tiny.policy()), atol=1e-3)
@@ -80,7 +79,7 @@ def test_convolution_adapters_are_merged_with_their_scale(folder: Path, tmp_path
     spec = LoraSpec(rank=2, alpha=6.0, targets=("attention", "conv", "ff", "proj"))
     policy = load_policy(str(folder), weights=spec)
     tiny.nudge(policy)
-    write_weights(tmp_path / "lora.safetensors", policy, Weights.LIVE)
+    save_file(policy.state(Weights.LIVE), tmp_path / "lora.safetensors", policy.bank.describe())
     loaded = load_policy(f"{folder}+{tmp_path / 'lora.safetensors'}")
     torch.testing.assert_close(output(loaded), output(policy), atol=1e-5, rtol=1e-5)
 

@@ -122,7 +122,7 @@ FULL: list[OSError | SafetensorError] = [
 
 
 @pytest.mark.parametrize("error", FULL, ids=["os", "safetensors"])
-@pytest.mark.parametrize("where", ["write_weights", "save_file", "_write_json", "_sync"])
+@pytest.mark.parametrize("where", ["save_file", "_optimizer_state", "_write_json", "_sync"])
 def test_a_full_disk_keeps_the_last_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, where: str
 ) -> None:

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import math
+import sys
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
+from torch.amp import GradScaler
 
+from safediffusion.collect.base import Scored
 from safediffusion.core.errors import UserError
 from safediffusion.models.policy import Weights
-from safediffusion.objectives.grpo import Grpo
+from safediffusion.objectives.grpo import Grpo, StepItems
+from safediffusion.train.checkpoint import load_checkpoint, save_checkpoint
+from safediffusion.train.loop import SMALLEST, Trainer
 from safediffusion.train.optim import LearningRate, adamw
 from tests import tiny, training
 
@@ -85,6 +93,74 @@ def test_a_gradient_that_is_no_number_stops_before_the_optimizer() -> None:
         trainer.step(1)
     assert torch.equal(tiny.flat(policy), before)
     assert str(trainer.optimizer.state_dict()) == moments
+
+
+@pytest.mark.parametrize("ema", [None, 0.5])
+def test_a_loss_scale_changes_nothing_but_the_room_for_small_gradients(ema: float | None) -> None:
+    ends = []
+    for enabled in (False, True):
+        policy = tiny.policy(trained=True)
+        trainer = training.trainer(policy, ema=ema, scaler=GradScaler("cpu", enabled=enabled))
+        metrics = [trainer.step(number) for number in range(2)]
+        ends.append((tiny.flat(policy), metrics[-1]))
+    (plain, before), (scaled, after) = ends
+    torch.testing.assert_close(scaled, plain, atol=1e-7, rtol=1e-5)
+    assert after["grad/norm"] == pytest.approx(before["grad/norm"], rel=1e-5)
+    assert (after["grad/scale"], after["grad/skipped"]) == (65536.0, 0.0) and "grad/scale" not in before
+
+
+def test_an_update_that_overflows_is_left_out_and_the_scale_halved(tmp_path: Path) -> None:
+    policy = tiny.policy(trained=True)
+    trainer = training.trainer(policy, ema=0.5, scaler=GradScaler("cpu", init_scale=2.0**15))
+    infinite = policy.parameters()[0].register_hook(lambda gradient: gradient * math.inf)  # type: ignore[no-untyped-call]
+    before, average = tiny.flat(policy), policy.state(Weights.EMA)
+    metrics = trainer.step(0)
+    assert (metrics["grad/scale"], metrics["grad/skipped"]) == (2.0**14, 1.0) and "grad/norm" not in metrics
+    assert torch.equal(tiny.flat(policy), before) and not trainer.optimizer.state
+    assert all(torch.equal(value, average[name]) for name, value in policy.state(Weights.EMA).items())
+    infinite.remove()
+    assert trainer.step(1)["grad/norm"] > 0 and not torch.equal(tiny.flat(policy), before)
+    again = training.trainer(tiny.policy(), ema=0.5, scaler=GradScaler("cpu"))
+    load_checkpoint(save_checkpoint(tmp_path, trainer, done=2), again)
+    assert again.scaler.get_scale() == 2.0**14 and again.scaler.state_dict() == trainer.scaler.state_dict()
+
+
+def test_gradients_that_overflow_at_any_scale_stop_the_run() -> None:
+    policy = tiny.policy(trained=True)
+    trainer = training.trainer(policy, scaler=GradScaler("cpu", init_scale=SMALLEST))
+    policy.parameters()[0].register_hook(lambda gradient: gradient * math.nan)  # type: ignore[no-untyped-call]
+    with pytest.raises(UserError, match="step 0: the gradient norm is nan; the optimizer was not stepped"):
+        trainer.step(0)
+
+
+def test_eight_bit_moments_go_on_from_a_checkpoint(tmp_path: Path) -> None:
+    """Full weights, of which the large ones have moments of a byte a number."""
+
+    def made() -> Trainer[Scored, StepItems]:
+        policy = tiny.policy(full=True)
+        return replace(training.trainer(policy), optimizer=adamw(policy.parameters(), bits=8))
+
+    straight, stopped, resumed = made(), made(), made()
+    start = tiny.flat(straight.policy)
+    for number in range(3):
+        straight.step(number)
+    stopped.step(0)
+    assert load_checkpoint(save_checkpoint(tmp_path, stopped, done=1), resumed) == 1
+    for number in range(1, 3):
+        resumed.step(number)
+    assert torch.equal(tiny.flat(straight.policy), tiny.flat(resumed.policy))
+    assert not torch.equal(tiny.flat(straight.policy), start)
+    kept = load_file(tmp_path / "step-000001" / "optimizer.safetensors")
+    assert {value.dtype for name, value in kept.items() if name.endswith((".state1", ".state2"))} == {
+        torch.uint8,
+        torch.float32,
+    }
+
+
+def test_eight_bits_name_their_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "bitsandbytes.optim", None)
+    with pytest.raises(UserError, match=r"pip install 'safediffusion\[8bit\]'"):
+        adamw(tiny.policy().parameters(), bits=8)
 
 
 def test_the_gradient_is_clipped_and_its_norm_logged() -> None:
