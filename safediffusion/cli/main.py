@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import importlib
+import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -53,6 +54,7 @@ def commands() -> None:
 
 def run(arguments: Sequence[str]) -> int:
     """The exit status of one command line: 0, 2 for what the user can mend (one line on stderr), 130 after Ctrl-C."""
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # peft imports it where it is; it misses unused kernels
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # its advice at import is not about anything done here
     try:
         status = commands.main(args=list(arguments), prog_name="safediffusion", standalone_mode=False)
