@@ -15,7 +15,7 @@ from safediffusion.core.types import Conditioning
 from safediffusion.diffusion.schedule import Schedule
 
 from .policy import Drawing, Saving
-from .source import network
+from .source import network, quiet
 from .texts import Texts
 
 
@@ -45,7 +45,8 @@ class Vae:
         self._vae, self._frozen = vae, frozen
         self._exact = frozen.dtype is torch.float16 and bool(vae.config.force_upcast)
         if self._exact:  # SDXL's overflows in float16, and its configuration says so
-            vae.to(torch.float32)
+            with quiet():
+                vae.to(torch.float32)
 
     @property
     def factor(self) -> int:

@@ -44,7 +44,7 @@ def read_pipeline(path: Path | str, *, dtype: torch.dtype | None = None, exact: 
     made = getattr(diffusers, kind)
     bare: dict[str, Any] = {"safety_checker": None} if kind == "StableDiffusionPipeline" else {}
     mixed = {"default": dtype, **dict.fromkeys(TRAINED, torch.float32)}
-    kept = {} if dtype is None or exact and where.is_file() else {"torch_dtype": mixed if exact else dtype}
+    kept = {} if dtype is None or exact and where.is_file() else {"dtype": mixed if exact else dtype}
     try:
         with quiet():
             if where.is_file():
