@@ -15,7 +15,11 @@ import click
 
 from safediffusion.core.errors import UserError
 
-EXTRAS = {"wandb": "metrics to wandb", "trackio": "metrics to trackio"}
+EXTRAS = {  # extra of this package -> (module, what for)
+    "wandb": ("wandb", "metrics to wandb"),
+    "trackio": ("trackio", "metrics to trackio"),
+    "open-clip": ("open_clip", "encoders open_clip:MODEL/PRETRAINED"),
+}
 
 
 class Finding(NamedTuple):
@@ -33,8 +37,8 @@ def findings() -> Iterator[Finding]:
         yield _package(name)
     yield _torch()
     yield _world()
-    for name, use in EXTRAS.items():
-        there = find_spec(name) is not None
+    for name, (module, use) in EXTRAS.items():
+        there = find_spec(module) is not None
         yield Finding(there or None, f"{name} ({use})", "" if there else f"pip install 'safediffusion[{name}]'")
     free = shutil.disk_usage(".").free / 2**30
     remedy = "" if free > 2 else "make room: a run needs space for its checkpoints and pictures"

@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 @click.argument("run")
 @click.argument("overrides", nargs=-1, metavar="[steering.KEY=VALUE]...")
 @click.option("--scorer", required=True, help="A name from `safediffusion list scorers`.")
-@click.option("--encoder", help="Its CLIP: emoji, a folder or a hub id.  [default: the run's own]")
+@click.option(
+    "--encoder", help="Its CLIP: emoji, a folder, a hub id, open_clip:MODEL/PRETRAINED.  [default: the run's]"
+)
 @click.option("--source", help="Weights of a scorer that has its own.  [default: the run's, or the published ones]")
 @click.option("--batch", type=click.IntRange(min=1), default=64, show_default=True, help="Pictures at once.")
 @click.option("--again", is_flag=True, help="Score pictures anew that have this score already.")
@@ -39,13 +41,19 @@ def command(
 
     The settings of `steering` are the run's own unless given: steering.alpha=1.5 steering.gate=all.
     """
+    from safediffusion.config.check import ENCODED
     from safediffusion.scorers.registry import SCORERS
 
     if scorer not in SCORERS:
         raise UserError(f"unknown scorer '{scorer}'; {suggest(scorer, SCORERS.names())}")
     (folder,) = existing([run])
     own = _recipe(folder)
-    steering, clip = _settings(folder, own, overrides, encoder)
+    steering, clip = _settings(own, overrides), encoder or own.get("encoder")
+    if clip is None and scorer in ENCODED:
+        raise UserError(
+            f"{folder} belongs to no run, so its encoder is not known; add --encoder emoji, a folder, a hub id or "
+            "open_clip:MODEL/PRETRAINED"
+        )
 
     from safediffusion.cli.progress import bar
     from safediffusion.config.build import SharedEncoder, build_scorer
@@ -54,7 +62,7 @@ def command(
 
     place = pick_device(device, Fleet())
     made = build_scorer(
-        scorer, steering, SharedEncoder(clip, place), source=source or own.get("sources", {}).get(scorer)
+        scorer, steering, SharedEncoder(clip or "", place), source=source or own.get("sources", {}).get(scorer)
     )
     with resumable("the same command"), bar(f"{scorer} on {folder}") as progress:
         counts = score(folder, made, batch=batch, device=place, again=again, progress=progress)
@@ -67,10 +75,8 @@ def _recipe(folder: Path) -> dict[str, Any]:
     return {} if run is None else read_config(run)
 
 
-def _settings(
-    folder: Path, own: dict[str, Any], overrides: tuple[str, ...], encoder: str | None
-) -> tuple[SteeringConfig, str]:
-    """The steering settings and the encoder's name: the run's, or the defaults where the folder is no run's."""
+def _settings(own: dict[str, Any], overrides: tuple[str, ...]) -> SteeringConfig:
+    """The steering settings: the run's, or the defaults where the folder is no run's."""
     from safediffusion.config.load import override
     from safediffusion.config.parse import read_section
     from safediffusion.config.schema import SteeringConfig
@@ -80,10 +86,4 @@ def _settings(
             raise UserError(
                 f"'{text}' does not belong to a scorer; settings start with steering., e.g. steering.alpha=1"
             )
-    steering = read_section(SteeringConfig, override(own, overrides).get("steering", {}), "steering.")
-    encoder = encoder or own.get("encoder")
-    if encoder is None:
-        raise UserError(
-            f"{folder} belongs to no run, so its encoder is not known; add --encoder emoji, a folder or a hub id"
-        )
-    return steering, str(encoder)
+    return read_section(SteeringConfig, override(own, overrides).get("steering", {}), "steering.")

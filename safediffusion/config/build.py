@@ -38,7 +38,9 @@ from safediffusion.objectives.base import Objective
 from safediffusion.objectives.grpo import Grpo, StepItems
 from safediffusion.objectives.registry import OBJECTIVES
 from safediffusion.scorers.base import Scorer
-from safediffusion.scorers.clip import Clip, ClipEncoder
+from safediffusion.scorers.clip import Clip, ClipEncoder, Encoder
+from safediffusion.scorers.imagereward import IMAGEREWARD, ImageReward
+from safediffusion.scorers.openclip import OpenClipEncoder
 from safediffusion.scorers.preference import (
     AESTHETIC,
     AESTHETIC_BASE,
@@ -51,7 +53,7 @@ from safediffusion.scorers.preference import (
     from_open_clip,
     read_tensors,
 )
-from safediffusion.scorers.registry import SCORERS
+from safediffusion.scorers.registry import OPEN_CLIP, SCORERS
 from safediffusion.scorers.steering import Steering
 from safediffusion.train.calibrate import DirectionReport, Pictures, check_direction, read_pictures
 from safediffusion.train.contrast import PROMPTS, check_adapters, start_from_contrast
@@ -102,15 +104,18 @@ def build_scorers(recipe: Recipe, *, device: Device = "cpu") -> tuple[Scorer, ..
 
 
 class SharedEncoder:
-    """A CLIP that is loaded when the first scorer asks for it."""
+    """The encoder of that name, loaded when the first scorer asks for it."""
 
     def __init__(self, source: str, device: Device) -> None:
         self._source, self.device = source, device
-        self._loaded: ClipEncoder | None = None
+        self._loaded: Encoder | None = None
 
-    def __call__(self) -> ClipEncoder:
+    def __call__(self) -> Encoder:
         if self._loaded is None:
-            self._loaded = ClipEncoder(encoder_source(self._source), device=self.device)
+            if self._source.startswith(OPEN_CLIP):
+                self._loaded = OpenClipEncoder(self._source, device=self.device)
+            else:
+                self._loaded = ClipEncoder(encoder_source(self._source), device=self.device)
         return self._loaded
 
 
@@ -125,6 +130,8 @@ def build_scorer(name: str, steering: SteeringConfig, encoder: SharedEncoder, *,
     if made is Aesthetic:
         tensors = read_tensors(source or AESTHETIC)
         return Aesthetic(encoder=ClipEncoder(AESTHETIC_BASE, device=encoder.device), weights=tensors)
+    if made is ImageReward:
+        return ImageReward(read_tensors(source or IMAGEREWARD), device=encoder.device)
     if made is Clip:
         return Clip(encoder=encoder())
     if made is Steering:

@@ -18,10 +18,11 @@ from safediffusion.data.prompts import read_prompts
 from safediffusion.evaluate.registry import load_suite
 from safediffusion.objectives.registry import OBJECTIVES
 from safediffusion.scorers.anchors import Anchors
-from safediffusion.scorers.registry import SCORERS
+from safediffusion.scorers.registry import OPEN_CLIP, SCORERS
 from safediffusion.train.trackers import TRACKERS
 
-SOURCED = ("pickscore", "hps", "aesthetic")  # scorers with weights of their own
+SOURCED = ("pickscore", "hps", "aesthetic", "imagereward")  # scorers with weights of their own
+ENCODED = ("steering", "clip")  # scorers that look through the recipe's encoder
 SERVICES = ("wandb", "trackio")  # loggers that are extras of this package
 
 
@@ -36,6 +37,10 @@ def check(recipe: Recipe) -> Mixture:
             )
         if name not in SOURCED:
             raise UserError(f"sources.{name}: this scorer brings no weights of its own; {suggest(name, SOURCED)}")
+    if recipe.encoder.startswith(OPEN_CLIP) and any(name in recipe.scorers for name in ENCODED):
+        from safediffusion.scorers.openclip import known  # imports torch
+
+        known(recipe.encoder)
     _known(OBJECTIVES, recipe.objective.kind, "objective.kind")
     _known(CREDITS, recipe.credit.kind, "credit.kind")
     if recipe.evaluation.every:

@@ -16,12 +16,14 @@ from safediffusion.config.build import (
     encoder_source,
     lora_spec,
 )
+from safediffusion.config.check import ENCODED, SOURCED
 from safediffusion.config.schema import Recipe
 from safediffusion.core.errors import UserError
 from safediffusion.diffusion.schedule import Schedule
 from safediffusion.models.architecture import read_architecture
 from safediffusion.models.footprint import Load, Memory, measure
 from safediffusion.models.policy import Weights
+from safediffusion.scorers.registry import OPEN_CLIP
 from safediffusion.train.contrast import PROMPTS
 from safediffusion.train.contrast import forwards as start_forwards
 
@@ -43,6 +45,7 @@ class Forecast:
     recorded: int  # trainable steps a picture
     updates: int
     memory: Memory
+    unmeasured: tuple[str, ...]  # networks of scorers that are not in `memory`
     assumed: str | None  # whose published configuration stands in for the model's, which is not on this machine
 
     def lines(self) -> list[str]:
@@ -66,6 +69,7 @@ class Forecast:
             f"peak memory      about {_size(memory.peak)} a process: {told}",
         ]
         lines += [f"not counted      the encoder {name}: it is not on this machine" for name in memory.uncounted]
+        lines += [f"not counted      {name}" for name in self.unmeasured]
         if self.assumed:
             lines.append(
                 f"assumed          the published architecture of {self.assumed}: the model is not on this machine"
@@ -92,6 +96,7 @@ def forecast(recipe: Recipe, *, processes: int = 1) -> Forecast:
         recorded=recorded,
         updates=recipe.objective.updates * recipe.steps,
         memory=measure(architecture, _load(recipe, volume, processes)),
+        unmeasured=_unmeasured(recipe),
         assumed=architecture.assumed,
     )
 
@@ -124,12 +129,26 @@ def _load(recipe: Recipe, volume: Volume, processes: int) -> Load:
         per_step=2 + (recipe.credit.gae_lambda is not None),
         rollout_batch=min(recipe.rollout_batch, volume.images // processes),
         guided=plan.branches == 2,
-        encoder=str(encoder_source(recipe.encoder)),
+        encoder=None if _foreign(recipe) or not _encodes(recipe) else str(encoder_source(recipe.encoder)),
         drawing=build_drawing(recipe),
         saving=build_saving(recipe),
         moment_bits=recipe.optimizer.bits,
         shares=processes if recipe.weights.shard else 1,
     )
+
+
+def _encodes(recipe: Recipe) -> bool:
+    return any(name in recipe.scorers for name in ENCODED)
+
+
+def _foreign(recipe: Recipe) -> bool:
+    return recipe.encoder.startswith(OPEN_CLIP)
+
+
+def _unmeasured(recipe: Recipe) -> tuple[str, ...]:
+    """Networks beside the model's whose size is not read from configurations."""
+    encoder = [f"the encoder {recipe.encoder}"] if _encodes(recipe) and _foreign(recipe) else []
+    return (*encoder, *(f"the network of scorer {name}" for name in recipe.scorers if name in SOURCED))
 
 
 def _size(count: int) -> str:

@@ -211,11 +211,15 @@ class Recipe:
     overlap: bool = key(
         False, "score pictures in a thread (and CUDA stream) of their own while the next are drawn: the same numbers"
     )
-    encoder: str = key("openai/clip-vit-large-patch14", "the CLIP of the scorers: emoji, a folder or a hub id")
+    encoder: str = key(
+        "openai/clip-vit-large-patch14",
+        "the CLIP of steering and clip: emoji, a folder, a hub id or open_clip:MODEL/PRETRAINED",
+    )
     scorers: Mapping[str, float] = key({"steering": 1.0}, "weight of every score in the reward, by scorer")
     sources: Mapping[str, str] = key(
         {},
-        "other weights of scorers with their own: pickscore (a CLIP), hps, aesthetic (a file, or OWNER/NAME/FILE)",
+        "other weights of scorers with their own: pickscore (a CLIP), hps, aesthetic, imagereward (a file, or "
+        "OWNER/NAME/FILE)",
     )
     steering: SteeringConfig = section(SteeringConfig, "the steering reward")
     credit: CreditConfig = section(CreditConfig, "from scores to advantages")

@@ -6,7 +6,6 @@ own libraries take (a few hundred MB) and the fragmentation of its allocator are
 
 from __future__ import annotations
 
-import json
 import math
 import weakref
 from collections.abc import Callable, Mapping, Sequence
@@ -20,7 +19,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from transformers import CLIPConfig, CLIPModel
+from transformers import AutoConfig, AutoModel
 
 from .architecture import Architecture
 from .banks import FullBank, LoraBank, LoraSpec, store
@@ -190,10 +189,10 @@ def _bytes(parameters: Any) -> int:
 
 
 def _encoder_bytes(name: str) -> int | None:
-    """Of a CLIP in float32; None when its configuration is not on this machine."""
+    """Of a CLIP or SigLIP in float32; None when its configuration is not on this machine."""
     folder = Path(name)
     found = str(folder / "config.json") if folder.is_dir() else try_to_load_from_cache(name, "config.json")
     if not isinstance(found, str) or not Path(found).is_file():
         return None
     with torch.device("meta"):
-        return _bytes(CLIPModel(CLIPConfig.from_dict(json.loads(Path(found).read_text()))).parameters())
+        return _bytes(AutoModel.from_config(AutoConfig.from_pretrained(found)).parameters())  # type: ignore[no-untyped-call]

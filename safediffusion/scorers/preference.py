@@ -17,12 +17,12 @@ from torch.nn.functional import pad
 from safediffusion.core.errors import UserError
 from safediffusion.scorers.base import ImageBatch
 from safediffusion.scorers.clip import ClipEncoder, cosine
+from safediffusion.scorers.heads import linear_head
 
 PICKSCORE = "yuvalkirstain/PickScore_v1"
 HPS, HPS_BASE = "xswu/HPSv2/HPS_v2.1_compressed.pt", "laion/CLIP-ViT-H-14-laion2B-s32B-b79K"
 AESTHETIC = "trl-lib/ddpo-aesthetic-predictor/aesthetic-model.pth"
 AESTHETIC_BASE = "openai/clip-vit-large-patch14"
-LAYERS = (0, 2, 4, 6, 7)  # the linear layers of the aesthetic predictor; between them it has only dropout
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,18 +70,11 @@ class Aesthetic:
     name: str = "aesthetic"
     higher_is_better: bool = True
     differentiable: bool = True
-    _map: tuple[Tensor, Tensor] = field(init=False)  # [D] and []: linear layers in a row are one
+    _map: tuple[Tensor, Tensor] = field(init=False)  # [D] and []
 
     def __post_init__(self) -> None:
-        for name in (f"layers.{n}.{kind}" for n in LAYERS for kind in ("weight", "bias")):
-            if name not in self.weights:
-                raise UserError(f"these are no weights of the aesthetic predictor: '{name}' is missing; give its file")
-        own = {name: value.double() for name, value in self.weights.items()}
-        weight, bias = own["layers.0.weight"], own["layers.0.bias"]
-        for n in LAYERS[1:]:
-            weight, bias = (own[f"layers.{n}.weight"] @ each for each in (weight, bias))
-            bias = bias + own[f"layers.{n}.bias"]
-        self._map = (weight[0].float().to(self.encoder.device), bias[0].float().to(self.encoder.device))
+        weight, bias = linear_head(self.weights, of="the aesthetic predictor")
+        self._map = (weight.to(self.encoder.device), bias.to(self.encoder.device))
 
     def __call__(self, batch: ImageBatch) -> Tensor:
         weight, bias = self._map

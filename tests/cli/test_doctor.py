@@ -38,6 +38,7 @@ def test_what_is_missing_comes_with_the_line_that_installs_it(
         ("MISSING  no-such-package", "-> pip install no-such-package"),
         ("MISSING  accelerator: unknown without torch", "-> pip install torch"),
         ("-        wandb (metrics to wandb)", "-> pip install 'safediffusion[wandb]'"),
+        ("-        open-clip (encoders open_clip:MODEL/PRETRAINED)", "-> pip install 'safediffusion[open-clip]'"),
         ("MISSING  embedded world: weights/judge.safetensors does not match manifest.json", "-> reinstall the package"),
     ):
         assert lines[lines.index(what) + 1] == remedy

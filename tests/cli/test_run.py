@@ -117,6 +117,8 @@ def test_measured_scored_and_compared(folders: small.Folders, capsys: pytest.Cap
     capsys.readouterr()
     assert run(["score", "base", "--scorer", "clip"]) == 2
     assert "belongs to no run, so its encoder is not known; add --encoder" in capsys.readouterr().err
+    assert run(["score", "base", "--scorer", "imagereward", "--source", "none.pt"]) == 2  # needs no encoder
+    assert "there is no weights file at none.pt" in capsys.readouterr().err
     assert run(["score", "base", "--scorer", "clip", "--encoder", str(folders.encoder)]) == 0
     assert run(["score", "runs/emoji-steer", "--scorer", "clip"]) == 0
     assert "scored 21, unscorable 0, kept 0" in capsys.readouterr().out

@@ -38,7 +38,7 @@ WORLD_BUILD = ("worlds", "emoji", "build")
 OWNERS = {  # third-party package -> the only modules that may import it
     "diffusers": (("models",), WORLD_BUILD),
     "peft": (("models",), WORLD_BUILD),
-    "transformers": (("models",), ("scorers", "clip"), WORLD_BUILD),
+    "transformers": (("models",), ("scorers", "clip"), ("scorers", "imagereward"), WORLD_BUILD),
     "accelerate": (("core", "fleet"), ("models", "banks")),
     "torch.distributed": (("core", "fleet"),),
 }

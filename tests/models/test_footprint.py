@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers import SiglipConfig, SiglipModel
 
 from safediffusion.core.errors import UserError
 from safediffusion.models.architecture import Architecture, published, read_architecture
@@ -137,3 +138,17 @@ def test_every_family_is_counted_from_its_folder(family: str, tmp_path: Path) ->
     assert adapters > 0
     assert found.weights == 4 * (sum(p.numel() for part in parts for p in part.parameters()) + adapters)
     assert min(found.training, found.sampling, found.decoding) > 0
+
+
+def test_the_encoder_is_counted_by_its_own_kind(architecture: Architecture, tmp_path: Path) -> None:
+    text = {"vocab_size": 50, "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "projection_size": 16}
+    vision = {"hidden_size": 16, "intermediate_size": 48, "num_hidden_layers": 2, "image_size": 16, "patch_size": 8}
+    heads = {"num_attention_heads": 2}
+    siglip = SiglipModel(SiglipConfig(text_config=text | heads, vision_config=vision | heads))
+    without = measure(architecture, load())
+    for name, model in (("clip", tiny.clip_model()), ("siglip", siglip)):
+        model.config.save_pretrained(tmp_path / name)
+        found = measure(architecture, replace(load(), encoder=str(tmp_path / name)))
+        assert found.weights - without.weights == 4 * sum(p.numel() for p in model.parameters())
+        assert not found.uncounted
+    assert measure(architecture, replace(load(), encoder="nobody/nothing")).uncounted == ("nobody/nothing",)

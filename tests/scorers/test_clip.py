@@ -14,7 +14,8 @@ from torch.nn.functional import normalize
 from safediffusion.core.errors import UserError
 from safediffusion.core.prompt import Prompt
 from safediffusion.scorers.base import ImageBatch
-from safediffusion.scorers.clip import Clip, ClipEncoder, Preprocessing
+from safediffusion.scorers.clip import Clip, ClipEncoder
+from safediffusion.scorers.preprocessing import Preprocessing
 from tests import tiny
 
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)

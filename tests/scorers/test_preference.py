@@ -113,7 +113,7 @@ def test_the_aesthetic_predictor_is_its_layers_one_after_the_other(folder: Path,
         x = torch.nn.functional.linear(x, weights[f"layers.{n}.weight"], weights[f"layers.{n}.bias"])
     scorer = Aesthetic(encoder=encoder, weights=weights)
     torch.testing.assert_close(scorer(batch), x[:, 0], atol=1e-5, rtol=1e-5)
-    with pytest.raises(UserError, match="'layers.0.weight' is missing"):
+    with pytest.raises(UserError, match="'layers.0.bias' is missing"):
         Aesthetic(encoder=encoder, weights={})
 
 
