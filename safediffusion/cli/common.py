@@ -56,11 +56,21 @@ def drawing_for(model: str, *, size: str | None, embedded_guidance: float | None
 
 
 def means_for(model: str, *, precision: str | None) -> Means:
-    """The arithmetic asked for, or that of a run; and what a run gives up for memory."""
+    """The arithmetic asked for, or that of a run; and what a run gives up for memory.
+
+    Text encoders that training freed are needed again for other prompts: they compute in main memory.
+    """
+    from dataclasses import asdict, replace
+
+    from safediffusion.config.parse import read_section
+    from safediffusion.config.schema import MemoryConfig
     from safediffusion.models.policy import Saving
 
     own = _config_of(model)
-    return Means(precision or own.get("precision", "fp32"), Saving(**own.get("memory", {})))
+    saving = Saving(**asdict(read_section(MemoryConfig, own.get("memory", {}), "memory.")))
+    if saving.text_encoders == "free":
+        saving = replace(saving, text_encoders="cpu")
+    return Means(precision or own.get("precision", "fp32"), saving)
 
 
 class Means(NamedTuple):

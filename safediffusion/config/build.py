@@ -62,7 +62,9 @@ from safediffusion.train.optim import LearningRate, adamw
 from safediffusion.train.run import Experiment, Hook
 
 Device = torch.device | str
-MAY_CHANGE = frozenset({"steps", "checkpoint_every", "log", "about", "evaluation"})  # of a run that is resumed
+MAY_CHANGE = frozenset(  # of a run that is resumed
+    {"steps", "checkpoint_every", "log", "about", "evaluation", "memory.embeddings", "memory.embeddings_gib"}
+)
 
 
 def build_experiment(
@@ -80,6 +82,7 @@ def build_experiment(
         drawing=build_drawing(recipe),
         saving=build_saving(recipe),
     )
+    policy.prepare(texts_of(recipe, mixture))
     steering = next((each for each in scorers if isinstance(each, Steering)), None)
     return Experiment(
         trainer=build_trainer(recipe, policy, mixture, build_collector(recipe, mixture, scorers, fleet=fleet)),
@@ -192,6 +195,13 @@ def build_dynamics(plan: PlanConfig) -> Dynamics:
 
 def build_saving(recipe: Recipe) -> Saving:
     return Saving(**asdict(recipe.memory))
+
+
+def texts_of(recipe: Recipe, mixture: Mixture) -> list[str]:
+    """Every text that training, and its evaluation where there is one, can ask the model for."""
+    texts = [prompt.text for source in mixture.sources for prompt in source.prompts]
+    settings = recipe.evaluation
+    return texts + [row.text for row in load_suite(settings.suite).items(settings.limit)] if settings.every else texts
 
 
 def build_drawing(recipe: Recipe) -> Drawing:

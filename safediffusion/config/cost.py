@@ -51,14 +51,7 @@ class Forecast:
     def lines(self) -> list[str]:
         """For the terminal."""
         memory = self.memory
-        parts = {
-            "networks": memory.weights,
-            "gradients and moments": memory.optimizer,
-            "recorded steps": memory.rollout,
-        }
-        work = {"training": memory.training, "sampling": memory.sampling, "decoding": memory.decoding}
-        largest = max(work, key=lambda name: work[name])
-        told = ", ".join(f"{name} {_size(value)}" for name, value in {**parts, largest: work[largest]}.items())
+        told = ", ".join(f"{name} {_size(value)}" for name, value in _parts(memory).items())
         per = [value // self.steps for value in (self.updates, self.images, self.forwards - self.once, self.backwards)]
         first = f", {self.once:,} at the start" if self.once else ""
         lines = [
@@ -149,6 +142,19 @@ def _unmeasured(recipe: Recipe) -> tuple[str, ...]:
     """Networks beside the model's whose size is not read from configurations."""
     encoder = [f"the encoder {recipe.encoder}"] if _encodes(recipe) and _foreign(recipe) else []
     return (*encoder, *(f"the network of scorer {name}" for name in recipe.scorers if name in SOURCED))
+
+
+def _parts(memory: Memory) -> dict[str, int]:
+    """What the peak is made of."""
+    work = {"training": memory.training, "sampling": memory.sampling, "decoding": memory.decoding}
+    largest = max(work, key=lambda name: work[name])
+    step = {
+        "gradients and moments": memory.optimizer,
+        "recorded steps": memory.rollout,
+        largest: work[largest],
+    }
+    first = {"text encoders before the first step": memory.encoding}
+    return {"networks": memory.weights, **(first if memory.encoding > sum(step.values()) else step)}
 
 
 def _size(count: int) -> str:

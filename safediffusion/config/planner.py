@@ -13,9 +13,10 @@ REAL = ("sd15-steer", "sdxl-steer", "sd35-steer", "flux-steer")  # one of each f
 SPARE = 0.1  # of the memory, for an accelerator's libraries and the fragments of its allocator, which are not counted
 LEVERS = (  # tried one after the other, each on top of those before; the first cost least
     ("memory.checkpointing=true",),
-    ("memory.text_on_cpu=true",),
+    ("memory.text_encoders=free",),
     ("objective.micro=1", "rollout_batch=4"),
     ("rollout_batch=1", "memory.vae_slicing=true"),
+    ("memory.text_encoders=cpu",),  # freed ones are on the device at first; on the CPU a long one takes its time
 )
 
 
@@ -48,9 +49,14 @@ def fits(memory: int, recipes: tuple[str, ...] = REAL) -> Iterator[Fit]:
         changes: tuple[str, ...] | None = ()
         if peak > room:
             changes = None
-            for tried in accumulate(LEVERS):
+            for tried in map(_last_words, accumulate(LEVERS)):
                 peak = forecast(load_recipe(name, tried)).memory.peak
                 if peak <= room:
                     changes = tried
                     break
         yield Fit(recipe=name, peak=shipped, changes=changes, changed=peak, uncounted=memory_shipped.uncounted)
+
+
+def _last_words(changes: tuple[str, ...]) -> tuple[str, ...]:
+    """Without what is taken back further on."""
+    return tuple({change.partition("=")[0]: change for change in changes}.values())

@@ -51,7 +51,19 @@ class MemoryConfig:
     )
     vae_slicing: bool = key(False, "decode pictures one at a time")
     vae_tiling: bool = key(False, "decode pictures in overlapping tiles, whose seams can show at large sizes")
-    text_on_cpu: bool = key(False, "leave the text encoders in main memory; every text is encoded once")
+    text_encoders: Literal["keep", "cpu", "free"] = key(
+        "keep",
+        "the text encoders stay on the device, stay in main memory and compute there, or are freed once all prompts of "
+        "the recipe are encoded, before the first step",
+    )
+    embeddings: str | None = key(
+        None,
+        "a folder that keeps what texts are encoded to for later runs; null = none, or with text_encoders=free the "
+        "user's cache ($SAFEDIFFUSION_CACHE, else ~/.cache/safediffusion)",
+    )
+    embeddings_gib: float = key(
+        20.0, "GiB of that folder that embeddings may take; those not used for longest are removed", low=0
+    )
     reference_on_cpu: bool = key(
         False, "leave the reference in main memory and move it layer by layer when it is asked (full weights with a KL)"
     )

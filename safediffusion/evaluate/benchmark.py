@@ -97,3 +97,8 @@ class Suite:
     name: str
     benchmarks: tuple[Benchmark, ...]
     limit: int | None = None
+
+    def items(self, limit: int | None = None) -> list[Row]:
+        """The unjudged rows of every benchmark; `limit` stands in for the suite's own."""
+        kept = self.limit if limit is None else limit
+        return [item for benchmark in self.benchmarks for item in benchmark.items(kept)]

@@ -17,6 +17,7 @@ from safediffusion.core.prompt import Prompt
 from safediffusion.core.provenance import provenance
 from safediffusion.core.stats import Estimate
 from safediffusion.diffusion.denoise import Plan
+from safediffusion.models.files import network_sha256
 from safediffusion.models.policy import Policy
 
 from .benchmark import Suite
@@ -45,10 +46,9 @@ def evaluate(
     """
     if options.batch < 1:
         raise UserError(f"batch is {options.batch}; it must be at least 1")
-    limit = options.limit if options.limit is not None else suite.limit
-    if limit is not None and limit < 1:
-        raise UserError(f"limit is {limit}; it must be at least 1 prompt a benchmark")
-    items = [item for benchmark in suite.benchmarks for item in benchmark.items(limit)]
+    if options.limit is not None and options.limit < 1:
+        raise UserError(f"limit is {options.limit}; it must be at least 1 prompt a benchmark")
+    items = suite.items(options.limit)
     size = tile_of(policy.latent_shape, policy.device, options.batch)
     store, manifest = Store(folder), _describe(policy, suite, items, options)
     _admit(store, manifest)
@@ -132,11 +132,7 @@ def probe(policy: Policy, item: Row, plan: Plan) -> list[float]:
 
 def digest(policy: Policy) -> str:
     """SHA-256 of every parameter of the denoising network, adapters included, whatever file they came from."""
-    found = hashlib.sha256()
-    for name, parameter in sorted(policy.backbone.network.named_parameters()):
-        found.update(name.encode())
-        found.update(parameter.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    return found.hexdigest()
+    return network_sha256(policy.backbone.network)
 
 
 def _admit(store: Store, manifest: Mapping[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import torch
@@ -23,6 +24,15 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise UserError(f"{path} is cut short or damaged ({error}); use another copy of the file") from error
+
+
+def network_sha256(network: nn.Module) -> str:
+    """SHA-256 of every parameter, adapters included, whatever file they came from."""
+    found = hashlib.sha256()
+    for name, parameter in sorted(network.named_parameters()):
+        found.update(name.encode())
+        found.update(parameter.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return found.hexdigest()
 
 
 def apply_weights(pipe: DiffusionPipeline, path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -49,12 +51,13 @@ class FluxBackbone(PipelineBackbone):
         self._places[..., 2] += torch.arange(width // PATCH)[None, :]
         self._places = self._places.flatten(0, 1).to(self.device)  # [patches, 3]
 
-    def _encode(self, text: str) -> dict[str, Tensor]:
+    def _tokens(self, text: str) -> list[Tensor]:
+        return [tokens(self.pipe.tokenizer, text), tokens(self.pipe.tokenizer_2, text, length=T5_LENGTH)]
+
+    def _encode(self, ids: Sequence[Tensor]) -> dict[str, Tensor]:
         """{"text": [512, D] of T5, "pooled": [P] of CLIP}"""
-        pipe = self.pipe
-        with self._encoders.autocast():
-            pooled = pipe.text_encoder(tokens(pipe.tokenizer, text).to(self._encoders.device)).pooler_output
-            states = pipe.text_encoder_2(tokens(pipe.tokenizer_2, text, length=T5_LENGTH).to(self._encoders.device))[0]
+        pooled = self.pipe.text_encoder(ids[0]).pooler_output
+        states = self.pipe.text_encoder_2(ids[1])[0]
         return {"text": states[0].float(), "pooled": pooled[0].float()}
 
     def forward(self, network: nn.Module, x: Tensor, t: Tensor, cond: Conditioning) -> Tensor:

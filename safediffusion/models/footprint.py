@@ -57,7 +57,8 @@ class Memory:
     Of weights that are divided among processes the block that is together at a time is not counted.
     """
 
-    weights: int  # every network and copy
+    weights: int  # every network and copy, but for text encoders that are kept elsewhere or freed
+    encoding: int  # text encoders that are there until every text is encoded, before anything else is
     optimizer: int  # gradients and both moments
     rollout: int  # recorded steps and what they are conditioned on
     training: int  # activations of a forward and backward
@@ -67,7 +68,8 @@ class Memory:
 
     @property
     def peak(self) -> int:
-        return self.weights + self.optimizer + self.rollout + max(self.training, self.sampling, self.decoding)
+        step = self.optimizer + self.rollout + max(self.training, self.sampling, self.decoding)
+        return self.weights + max(self.encoding, step)
 
 
 def measure(architecture: Architecture, load: Load) -> Memory:
@@ -84,6 +86,9 @@ def measure(architecture: Architecture, load: Load) -> Memory:
     moments = sum(_moments(p.numel(), load.moment_bits) for p in bank.parameters()) // load.shares
     apart = _bytes(bank.parameters()) - trained  # what other processes hold of the network
     encoder = 0 if load.encoder is None else _encoder_bytes(load.encoder)
+    texts = sum(_bytes(part.parameters()) for name, part in networks.items() if name.startswith("text_encoder"))
+    held = sum(_bytes(part.parameters()) for part in networks.values())
+    held -= 0 if load.saving.text_encoders == "keep" else texts
     fake = FakeTensorMode(allow_non_fake_inputs=True)
     with fake:
         for part in networks.values():
@@ -99,10 +104,8 @@ def measure(architecture: Architecture, load: Load) -> Memory:
         cond = _bytes(backbone.unconditional(1).tensors.values())  # encoded once, so what that takes is gone again
         sampled = load.rollout_batch * (2 if load.guided else 1)
         return Memory(
-            weights=sum(_bytes(part.parameters()) for name, part in networks.items() if not _elsewhere(name, load))
-            - apart
-            + (encoder or 0)
-            + load.copies * trained,
+            weights=held - apart + (encoder or 0) + load.copies * trained,
+            encoding=texts if load.saving.text_encoders == "free" else 0,
             optimizer=trained + moments,
             rollout=load.images * ((load.recorded * load.per_step + 1) * latent + cond),
             training=max(0, _peak(lambda: _learn(backbone, load)) - trained - apart),
@@ -115,10 +118,6 @@ def measure(architecture: Architecture, load: Load) -> Memory:
 def _moments(numbers: int, bits: int) -> int:
     """Bytes of AdamW's two moments of a tensor; in 8 bits every 256 numbers have a scale, and small tensors 32 bits."""
     return 2 * (numbers + 4 * math.ceil(numbers / 256)) if bits == 8 and numbers >= 4096 else 2 * 4 * numbers
-
-
-def _elsewhere(part: str, load: Load) -> bool:
-    return load.saving.text_on_cpu and part.startswith("text_encoder")
 
 
 def _realize(network: nn.Module) -> None:

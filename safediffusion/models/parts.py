@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,6 +16,7 @@ from safediffusion.core.prompt import Prompt
 from safediffusion.core.types import Conditioning
 from safediffusion.diffusion.schedule import Schedule
 
+from .embeddings import Embeddings, cache_folder, fingerprint, key_of
 from .policy import Drawing, Saving
 from .source import network, quiet
 from .texts import Texts
@@ -82,6 +85,8 @@ class PipelineBackbone(ABC):
     """What the families share: the networks of a pipeline, frozen, on one device, and its texts, each encoded once.
 
     With a `dtype` below float32 the networks run under autocast; latents, predictions and images stay float32.
+    Embeddings of texts stay in memory as far as `texts.ROOM` goes and, if `saving` names a folder or frees the text
+    encoders, on disk.
     """
 
     schedule: Schedule
@@ -90,12 +95,13 @@ class PipelineBackbone(ABC):
     def __init__(
         self, pipe: Any, *, encoders: int, dtype: torch.dtype, device: torch.device | str, saving: Saving
     ) -> None:
-        self.pipe = pipe
+        self.pipe, self._saving, self._freed = pipe, saving, False
         self._frozen = Frozen(network(pipe), pipe.vae, dtype=dtype, device=device)
-        named = ("text_encoder", *(f"text_encoder_{number}" for number in range(2, encoders + 1)))
-        where = "cpu" if saving.text_on_cpu else device
-        self._encoders = Frozen(*(getattr(pipe, name) for name in named), dtype=dtype, device=where)
-        self._vae, self._texts = Vae(pipe.vae, self._frozen), Texts(self._encode, device=device)
+        self._named = ("text_encoder", *(f"text_encoder_{number}" for number in range(2, encoders + 1)))
+        where = "cpu" if saving.text_encoders == "cpu" else device
+        self._encoders = Frozen(*(getattr(pipe, name) for name in self._named), dtype=dtype, device=where)
+        self._vae, self._texts = Vae(pipe.vae, self._frozen), Texts(self._embed, device=device)
+        self._store = _store(saving)
 
     @property
     def device(self) -> torch.device:
@@ -104,6 +110,19 @@ class PipelineBackbone(ABC):
     @property
     def network(self) -> nn.Module:
         return network(self.pipe)
+
+    def prepare(self, texts: Iterable[str]) -> None:
+        if self._store is None or self._saving.text_encoders != "free":
+            return
+        wanted = tuple(dict.fromkeys(("", *texts)))  # guidance asks for the empty one
+        self._store.admit(len(wanted), like=self._texts.find(""))
+        for text in wanted:
+            self._texts.find(text)
+        for name in self._named:
+            setattr(self.pipe, name, None)
+        self._freed = True
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
 
     def encode(self, prompts: Sequence[Prompt]) -> Conditioning:
         """[B] conditionings; a text beyond an encoder's length is cut, as everywhere with CLIP and T5."""
@@ -118,13 +137,65 @@ class PipelineBackbone(ABC):
     def to_latents(self, images: Tensor) -> Tensor:
         return self._vae.encode(images)
 
+    def _embed(self, text: str) -> dict[str, Tensor]:
+        """The embeddings of one text, without a batch axis, float32: from disk, or encoded and put there."""
+        ids = self._tokens(text)
+        found = None if self._store is None else self._store.read(self._key(ids))
+        if found is not None:
+            return found
+        if self._freed:
+            raise self._gone(text)
+        with self._encoders.autocast():
+            found = self._encode([each.to(self._encoders.device) for each in ids])
+        if self._store is not None:
+            self._store.write(self._key(ids), found)
+        return found
+
+    def _key(self, ids: Sequence[Tensor]) -> str:
+        return key_of(self._fingerprint, ids)
+
+    @cached_property
+    def _fingerprint(self) -> str:
+        """Of the text encoders; taken once, before they are freed."""
+        kind = type(self)
+        return fingerprint(
+            {name: getattr(self.pipe, name) for name in self._named},
+            {"family": f"{kind.__module__}.{kind.__qualname__}", **self._options()},
+            dtype=self._encoders.dtype,
+            device=self._encoders.device,
+        )
+
+    def _gone(self, text: str) -> UserError:
+        assert self._store is not None
+        return UserError(
+            f"the text {text[:200]!r} cannot be encoded: memory.text_encoders=free has dropped the text encoders, and "
+            f"{self._store.folder} does not hold it. Either it was not among the prompts of the recipe, then set "
+            "memory.text_encoders=cpu; or other runs pushed it out, then set a larger memory.embeddings_gib and resume"
+        )
+
+    def _options(self) -> Mapping[str, object]:
+        """What embeddings depend on besides the encoders and the tokens they are given."""
+        return {}
+
     @abstractmethod
-    def _encode(self, text: str) -> dict[str, Tensor]:
-        """The embeddings of one text, without a batch axis, float32."""
+    def _tokens(self, text: str) -> list[Tensor]:
+        """What each encoder is given of a text, [1, L] each: it decides the embeddings."""
+
+    @abstractmethod
+    def _encode(self, ids: Sequence[Tensor]) -> dict[str, Tensor]:
+        """The embeddings of one text's `_tokens`, without a batch axis, float32; called under autocast."""
 
     @abstractmethod
     def forward(self, network: nn.Module, x: Tensor, t: Tensor, cond: Conditioning) -> Tensor:
         """The raw output [B, ...] float32 at x [B, ...], t [B]."""
+
+
+def _store(saving: Saving) -> Embeddings | None:
+    """The folder of embeddings that `saving` asks for, if any."""
+    if saving.embeddings is None and saving.text_encoders != "free":
+        return None
+    folder = cache_folder() if saving.embeddings is None else Path(saving.embeddings).expanduser()
+    return Embeddings(folder, gib=saving.embeddings_gib)
 
 
 def latent_size(drawing: Drawing, default: Any, *, step: int, factor: int) -> tuple[int, int]:
@@ -166,7 +237,7 @@ def tokens(tokenizer: Any, text: str, *, length: int | None = None) -> Tensor:
     return found
 
 
-def clip_states(encoder: Any, tokenizer: Any, text: str, *, length: int | None = None) -> tuple[Tensor, Tensor]:
+def clip_states(encoder: Any, ids: Tensor) -> tuple[Tensor, Tensor]:
     """[1, L, D] states of the last layer but one, and the first output [1, P]: the projected pooled state, if any."""
-    found = encoder(tokens(tokenizer, text, length=length).to(encoder.device), output_hidden_states=True)
+    found = encoder(ids, output_hidden_states=True)
     return found.hidden_states[-2], found[0]

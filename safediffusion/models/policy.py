@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Protocol
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -46,7 +46,9 @@ class Saving:
     checkpointing: bool = False  # activations are computed again in the backward pass
     vae_slicing: bool = False  # pictures are decoded one at a time
     vae_tiling: bool = False  # pictures are decoded in overlapping tiles, which can show at large sizes
-    text_on_cpu: bool = False  # the text encoders stay in main memory; a text is encoded once
+    text_encoders: Literal["keep", "cpu", "free"] = "keep"  # on the device, in main memory, or gone after `prepare`
+    embeddings: str | None = None  # a folder that keeps embeddings of texts; freed encoders need one: the user's cache
+    embeddings_gib: float = 20.0  # at most so much of it; what was not used for longest goes first
     reference_on_cpu: bool = False  # that of full weights lies in main memory
     channels_last: bool = False  # the layout that convolutions on recent GPUs are fastest in
 
@@ -65,6 +67,10 @@ class Backbone(Protocol):
 
     @property
     def device(self) -> torch.device: ...
+
+    def prepare(self, texts: Iterable[str]) -> None:
+        """Be told of every text that will be asked for, so that text encoders which are to be freed can be."""
+        ...
 
     def encode(self, prompts: Sequence[Prompt]) -> Conditioning:
         """[B] conditionings; every distinct text is encoded once."""
@@ -140,6 +146,14 @@ class Policy:
     @property
     def device(self) -> torch.device:
         return self.backbone.device
+
+    def prepare(self, texts: Iterable[str]) -> None:
+        """Encode these texts and free the text encoders, if `Saving.text_encoders` says so; else nothing.
+
+        UserError when the texts' embeddings are more than may be kept. A text that was not among them cannot be encoded
+        afterwards.
+        """
+        self.backbone.prepare(texts)
 
     def encode(self, prompts: Sequence[Prompt]) -> Conditioning:
         """[B] conditionings on this policy's device."""

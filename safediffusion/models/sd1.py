@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -41,11 +43,12 @@ class Sd1Backbone(PipelineBackbone):
         side = latent_size(drawing, config.sample_size, step=self._vae.factor, factor=self._vae.factor)
         self.latent_shape = (config.in_channels, *side)
 
-    def _encode(self, text: str) -> dict[str, Tensor]:
+    def _tokens(self, text: str) -> list[Tensor]:
+        return [tokens(self.pipe.tokenizer, text)]
+
+    def _encode(self, ids: Sequence[Tensor]) -> dict[str, Tensor]:
         """{"text": [L, D]}"""
-        ids = tokens(self.pipe.tokenizer, text).to(self._encoders.device)
-        with self._encoders.autocast():
-            states: Tensor = self.pipe.text_encoder(ids, attention_mask=None)[0]
+        states: Tensor = self.pipe.text_encoder(ids[0], attention_mask=None)[0]
         return {"text": states[0].float()}
 
     def forward(self, network: nn.Module, x: Tensor, t: Tensor, cond: Conditioning) -> Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
@@ -30,6 +32,7 @@ class Sd3Backbone(PipelineBackbone):
     ) -> None:
         config = pipe.transformer.config
         refuse_embedded_guidance(drawing)
+        self._t5 = pipe.text_encoder_3 is not None
         super().__init__(pipe, encoders=3, dtype=dtype, device=device, saving=saving)
         patch, factor = config.patch_size, self._vae.factor
         height, width = latent_size(drawing, config.sample_size, step=factor * patch, factor=factor)
@@ -37,19 +40,22 @@ class Sd3Backbone(PipelineBackbone):
         patches = (height // patch) * (width // patch)
         self.schedule = RectifiedFlow.from_config(pipe.scheduler.config, tokens=patches, even=False)
 
-    def _encode(self, text: str) -> dict[str, Tensor]:
+    def _options(self) -> Mapping[str, object]:
+        return {"width": self.pipe.transformer.config.joint_attention_dim}
+
+    def _tokens(self, text: str) -> list[Tensor]:
+        """Of the CLIPs and, where there is one, of T5."""
+        pipe = self.pipe
+        length = pipe.tokenizer.model_max_length
+        found = [tokens(each, text, length=length) for each in (pipe.tokenizer, pipe.tokenizer_2)]
+        return [*found, tokens(pipe.tokenizer_3, text, length=T5_LENGTH)] if self._t5 else found
+
+    def _encode(self, ids: Sequence[Tensor]) -> dict[str, Tensor]:
         """{"text": [L + 256, D], the CLIPs' states side by side, then T5's, "pooled": [P] of both CLIPs}"""
         pipe, width = self.pipe, self.pipe.transformer.config.joint_attention_dim
-        length = pipe.tokenizer.model_max_length
-        with self._encoders.autocast():
-            first, pooled = clip_states(pipe.text_encoder, pipe.tokenizer, text, length=length)
-            second, pooled_2 = clip_states(pipe.text_encoder_2, pipe.tokenizer_2, text, length=length)
-            if pipe.text_encoder_3 is None:
-                long = torch.zeros(1, T5_LENGTH, width, device=self._encoders.device)
-            else:
-                long = pipe.text_encoder_3(tokens(pipe.tokenizer_3, text, length=T5_LENGTH).to(self._encoders.device))[
-                    0
-                ]
+        first, pooled = clip_states(pipe.text_encoder, ids[0])
+        second, pooled_2 = clip_states(pipe.text_encoder_2, ids[1])
+        long = pipe.text_encoder_3(ids[2])[0] if self._t5 else torch.zeros(1, T5_LENGTH, width, device=first.device)
         clip = torch.cat([first, second], -1).float()
         states = torch.cat([pad(clip, (0, width - clip.shape[-1])), long.float()], 1)
         return {"text": states[0], "pooled": torch.cat([pooled, pooled_2], -1)[0].float()}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -9,7 +11,7 @@ from safediffusion.core.errors import UserError
 from safediffusion.core.types import Conditioning
 from safediffusion.diffusion.schedule import DiscreteSchedule
 
-from .parts import PipelineBackbone, clip_states, latent_size, refuse_embedded_guidance
+from .parts import PipelineBackbone, clip_states, latent_size, refuse_embedded_guidance, tokens
 from .pipelines import StableDiffusionXLPipeline
 from .policy import Drawing, Saving
 
@@ -51,12 +53,13 @@ class SdxlBackbone(PipelineBackbone):
             return empty
         return Conditioning({name: torch.zeros_like(value) for name, value in empty.tensors.items()})
 
-    def _encode(self, text: str) -> dict[str, Tensor]:
+    def _tokens(self, text: str) -> list[Tensor]:
+        return [tokens(self.pipe.tokenizer, text), tokens(self.pipe.tokenizer_2, text)]
+
+    def _encode(self, ids: Sequence[Tensor]) -> dict[str, Tensor]:
         """{"text": [L, D], both encoders' states side by side, "pooled": [P] of the second}"""
-        pipe = self.pipe
-        with self._encoders.autocast():
-            first, _ = clip_states(pipe.text_encoder, pipe.tokenizer, text)
-            second, pooled = clip_states(pipe.text_encoder_2, pipe.tokenizer_2, text)
+        first, _ = clip_states(self.pipe.text_encoder, ids[0])
+        second, pooled = clip_states(self.pipe.text_encoder_2, ids[1])
         return {"text": torch.cat([first, second], -1)[0].float(), "pooled": pooled[0].float()}
 
     def forward(self, network: nn.Module, x: Tensor, t: Tensor, cond: Conditioning) -> Tensor:

@@ -76,7 +76,7 @@ def network(pipe: DiffusionPipeline) -> nn.Module:
 
 
 def save_memory(pipe: DiffusionPipeline, saving: Saving) -> None:
-    """Set a pipeline's networks up for `saving`; where its text encoders are is the backbone's matter."""
+    """Set a pipeline's networks up for `saving`; its text encoders are the backbone's matter."""
     trained: Any = network(pipe)
     if saving.checkpointing:
         trained.enable_gradient_checkpointing()

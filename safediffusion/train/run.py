@@ -213,7 +213,7 @@ def _check_same(experiment: Experiment[E, M], folder: Path, progress: Progress) 
     started = json.loads((folder / "run.json").read_text())
     before = _flat(started["config"])
     now = _flat(json.loads(json.dumps(dict(experiment.config))))
-    changed = [key for key in differing(before, now) if key.split(".")[0] not in experiment.may_change]
+    changed = [key for key in differing(before, now) if not {key, key.split(".")[0]} & experiment.may_change]
     if changed:
         key = changed[0]
         raise UserError(

@@ -14,6 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
+from safediffusion.cli.common import means_for
 from safediffusion.cli.companions import companions
 from safediffusion.cli.main import run
 from safediffusion.cli.progress import Training
@@ -77,7 +78,8 @@ def test_a_resumed_run_may_be_longer_but_not_another(
     assert Path("runs/emoji-steer/run.json").is_file()
     assert run(["train", "runs/emoji-steer", "--resume", "optimizer.lr=1"]) == 2
     assert "was trained with optimizer.lr=0.002, now it is 1.0" in capsys.readouterr().err
-    assert run(["train", "runs/emoji-steer", "--resume", "steps=2"]) == 0
+    assert run(["train", "runs/emoji-steer", "--resume", "steps=2", "memory.embeddings=kept"]) == 0
+    assert list(Path("kept").glob("*.safetensors"))
     assert run(["train", "sd15-steer", "--resume"]) == 2
     assert "there is no run in runs/sd15-steer to resume" in capsys.readouterr().err
 
@@ -85,7 +87,9 @@ def test_a_resumed_run_may_be_longer_but_not_another(
 def test_a_run_that_evaluates_itself_logs_what_it_measured(folders: small.Folders) -> None:
     plan(folders)
     keys = ["evaluation.every=2", "evaluation.suite=colours", "evaluation.limit=2", "ema=0.5"]
+    keys += ["memory.text_encoders=free"]  # what is measured has been encoded too
     assert run(["train", "emoji-steer", *folders.small, *keys]) == 0
+    assert means_for("runs/emoji-steer", precision=None).saving.text_encoders == "cpu"  # for any other text
     first, second = (json.loads(line) for line in Path("runs/emoji-steer/metrics.jsonl").read_text().splitlines())
     assert "eval/colours/red" not in first
     assert 0 <= second["eval/colours/red"] <= 1

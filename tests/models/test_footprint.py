@@ -15,7 +15,7 @@ from safediffusion.core.errors import UserError
 from safediffusion.models.architecture import Architecture, published, read_architecture
 from safediffusion.models.banks import LoraSpec
 from safediffusion.models.footprint import Load, Memory, _Allocations, measure
-from safediffusion.models.policy import Drawing
+from safediffusion.models.policy import Drawing, Saving
 from safediffusion.train.optim import adamw
 from tests import families, small, tiny
 
@@ -75,6 +75,15 @@ def test_what_saves_memory_is_counted(architecture: Architecture, full: Memory) 
     unet = 4 * sum(p.numel() for p in policy.parameters())
     assert full.weights - half.weights == unet and half.optimizer == full.optimizer / 2
     assert half.training == full.training and eight.weights == full.weights
+
+
+def test_text_encoders_elsewhere_or_freed_are_no_weights_of_a_step(architecture: Architecture, full: Memory) -> None:
+    text = 4 * sum(p.numel() for p in tiny.pipeline().text_encoder.parameters())
+    freed, moved = (
+        measure(architecture, replace(load(copies=1), saving=Saving(text_encoders=how))) for how in ("free", "cpu")
+    )
+    assert full.weights - freed.weights == full.weights - moved.weights == freed.encoding == text
+    assert full.encoding == moved.encoding == 0
 
 
 def test_activations_are_those_of_a_real_forward_and_backward(full: Memory, lora: Memory) -> None:
