@@ -56,7 +56,7 @@ def command(
         )
 
     from safediffusion.cli.progress import bar
-    from safediffusion.config.build import SharedEncoder, build_scorer
+    from safediffusion.config.scorers import SharedEncoder, build_scorer
     from safediffusion.core.fleet import Fleet
     from safediffusion.evaluate.score import score
 

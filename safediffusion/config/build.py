@@ -1,4 +1,4 @@
-"""From a recipe to the objects that train: the one place that knows every class."""
+"""From a recipe to the objects that train: with `config.scorers` the one place that knows every class."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from safediffusion.collect.base import Scored
 from safediffusion.collect.on_policy import OnPolicy
 from safediffusion.config.check import check
 from safediffusion.config.load import to_plain
-from safediffusion.config.names import find_anchors
-from safediffusion.config.schema import PlanConfig, Recipe, SteeringConfig
+from safediffusion.config.schema import PlanConfig, Recipe
+from safediffusion.config.scorers import build_scorers
 from safediffusion.core.digest import sha256
 from safediffusion.core.fleet import Fleet
 from safediffusion.core.prompt import Prompt
@@ -38,22 +38,6 @@ from safediffusion.objectives.base import Objective
 from safediffusion.objectives.grpo import Grpo, StepItems
 from safediffusion.objectives.registry import OBJECTIVES
 from safediffusion.scorers.base import Scorer
-from safediffusion.scorers.clip import Clip, ClipEncoder, Encoder
-from safediffusion.scorers.imagereward import IMAGEREWARD, ImageReward
-from safediffusion.scorers.openclip import OpenClipEncoder
-from safediffusion.scorers.preference import (
-    AESTHETIC,
-    AESTHETIC_BASE,
-    HPS,
-    HPS_BASE,
-    PICKSCORE,
-    Aesthetic,
-    Hps,
-    PickScore,
-    from_open_clip,
-    read_tensors,
-)
-from safediffusion.scorers.registry import OPEN_CLIP, SCORERS
 from safediffusion.scorers.steering import Steering
 from safediffusion.train.calibrate import DirectionReport, Pictures, check_direction, read_pictures
 from safediffusion.train.contrast import PROMPTS, check_adapters, start_from_contrast
@@ -96,68 +80,6 @@ def build_experiment(
         may_change=MAY_CHANGE,
         provenance={"rewards": sorted(recipe.scorers), "weights": _hashes(recipe.model)},
     )
-
-
-def build_scorers(recipe: Recipe, *, device: Device = "cpu") -> tuple[Scorer, ...]:
-    """The recipe's scorers; those that need a CLIP share one."""
-    shared = SharedEncoder(recipe.encoder, device)
-    return tuple(
-        build_scorer(name, recipe.steering, shared, source=recipe.sources.get(name)) for name in recipe.scorers
-    )
-
-
-class SharedEncoder:
-    """The encoder of that name, loaded when the first scorer asks for it."""
-
-    def __init__(self, source: str, device: Device) -> None:
-        self._source, self.device = source, device
-        self._loaded: Encoder | None = None
-
-    def __call__(self) -> Encoder:
-        if self._loaded is None:
-            if self._source.startswith(OPEN_CLIP):
-                self._loaded = OpenClipEncoder(self._source, device=self.device)
-            else:
-                self._loaded = ClipEncoder(encoder_source(self._source), device=self.device)
-        return self._loaded
-
-
-def build_scorer(name: str, steering: SteeringConfig, encoder: SharedEncoder, *, source: str | None = None) -> Scorer:
-    """A scorer by name, from its published weights or those of `source`; a plug-in is made without arguments."""
-    made = SCORERS.get(name)
-    if made is PickScore:
-        return PickScore(encoder=ClipEncoder(source or PICKSCORE, device=encoder.device))
-    if made is Hps:
-        weights = from_open_clip(read_tensors(source or HPS))
-        return Hps(encoder=ClipEncoder(HPS_BASE, weights=weights, device=encoder.device))
-    if made is Aesthetic:
-        tensors = read_tensors(source or AESTHETIC)
-        return Aesthetic(encoder=ClipEncoder(AESTHETIC_BASE, device=encoder.device), weights=tensors)
-    if made is ImageReward:
-        return ImageReward(read_tensors(source or IMAGEREWARD), device=encoder.device)
-    if made is Clip:
-        return Clip(encoder=encoder())
-    if made is Steering:
-        return Steering(
-            encoder(),
-            find_anchors(steering.anchors),
-            alpha=steering.alpha,
-            ratio=steering.alpha_ratio,
-            mode=steering.mode,
-            gate=steering.gate,
-            per_category=steering.per_category,
-        )
-    plugin: Scorer = made()
-    return plugin
-
-
-def encoder_source(name: str) -> str | Path:
-    """The folder of `emoji`, or `name` itself."""
-    if name == "emoji":
-        from safediffusion.worlds.emoji.assets import encoder_folder
-
-        return encoder_folder()
-    return name
 
 
 def lora_spec(recipe: Recipe) -> LoraSpec | None:

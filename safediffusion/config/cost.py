@@ -13,11 +13,11 @@ from safediffusion.config.build import (
     build_plan,
     build_saving,
     build_windows,
-    encoder_source,
     lora_spec,
 )
 from safediffusion.config.check import ENCODED, SOURCED
 from safediffusion.config.schema import Recipe
+from safediffusion.config.scorers import encoder_source
 from safediffusion.core.errors import UserError
 from safediffusion.diffusion.schedule import Schedule
 from safediffusion.models.architecture import read_architecture

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoTokenizer, BlipTextConfig, BlipVisionConfig
 
-from safediffusion.config.build import SharedEncoder, build_scorer
 from safediffusion.config.schema import SteeringConfig
+from safediffusion.config.scorers import SharedEncoder, build_scorer
 from safediffusion.core.errors import UserError
 from safediffusion.core.prompt import Prompt
 from safediffusion.scorers.base import ImageBatch

@@ -16,11 +16,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from safediffusion.config.build import SharedEncoder, build_scorer
 from safediffusion.config.check import check
 from safediffusion.config.cost import forecast
 from safediffusion.config.load import load_recipe
 from safediffusion.config.schema import SteeringConfig
+from safediffusion.config.scorers import SharedEncoder, build_scorer
 from safediffusion.core.errors import UserError
 from safediffusion.core.prompt import Prompt
 from safediffusion.scorers.base import ImageBatch

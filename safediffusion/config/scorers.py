@@ -1,0 +1,92 @@
+"""From the names of scorers to the scorers of a recipe, which share one encoder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from safediffusion.config.names import find_anchors
+from safediffusion.config.schema import Recipe, SteeringConfig
+from safediffusion.scorers.base import Scorer
+from safediffusion.scorers.clip import Clip, ClipEncoder, Encoder
+from safediffusion.scorers.imagereward import IMAGEREWARD, ImageReward
+from safediffusion.scorers.openclip import OpenClipEncoder
+from safediffusion.scorers.preference import (
+    AESTHETIC,
+    AESTHETIC_BASE,
+    HPS,
+    HPS_BASE,
+    PICKSCORE,
+    Aesthetic,
+    Hps,
+    PickScore,
+    from_open_clip,
+    read_tensors,
+)
+from safediffusion.scorers.registry import OPEN_CLIP, SCORERS
+from safediffusion.scorers.steering import Steering
+
+Device = torch.device | str
+
+
+def build_scorers(recipe: Recipe, *, device: Device = "cpu") -> tuple[Scorer, ...]:
+    """The recipe's scorers; those that need a CLIP share one."""
+    shared = SharedEncoder(recipe.encoder, device)
+    return tuple(
+        build_scorer(name, recipe.steering, shared, source=recipe.sources.get(name)) for name in recipe.scorers
+    )
+
+
+class SharedEncoder:
+    """The encoder of that name, loaded when the first scorer asks for it."""
+
+    def __init__(self, source: str, device: Device) -> None:
+        self._source, self.device = source, device
+        self._loaded: Encoder | None = None
+
+    def __call__(self) -> Encoder:
+        if self._loaded is None:
+            if self._source.startswith(OPEN_CLIP):
+                self._loaded = OpenClipEncoder(self._source, device=self.device)
+            else:
+                self._loaded = ClipEncoder(encoder_source(self._source), device=self.device)
+        return self._loaded
+
+
+def build_scorer(name: str, steering: SteeringConfig, encoder: SharedEncoder, *, source: str | None = None) -> Scorer:
+    """A scorer by name, from its published weights or those of `source`; a plug-in is made without arguments."""
+    made = SCORERS.get(name)
+    if made is PickScore:
+        return PickScore(encoder=ClipEncoder(source or PICKSCORE, device=encoder.device))
+    if made is Hps:
+        weights = from_open_clip(read_tensors(source or HPS))
+        return Hps(encoder=ClipEncoder(HPS_BASE, weights=weights, device=encoder.device))
+    if made is Aesthetic:
+        tensors = read_tensors(source or AESTHETIC)
+        return Aesthetic(encoder=ClipEncoder(AESTHETIC_BASE, device=encoder.device), weights=tensors)
+    if made is ImageReward:
+        return ImageReward(read_tensors(source or IMAGEREWARD), device=encoder.device)
+    if made is Clip:
+        return Clip(encoder=encoder())
+    if made is Steering:
+        return Steering(
+            encoder(),
+            find_anchors(steering.anchors),
+            alpha=steering.alpha,
+            ratio=steering.alpha_ratio,
+            mode=steering.mode,
+            gate=steering.gate,
+            per_category=steering.per_category,
+        )
+    plugin: Scorer = made()
+    return plugin
+
+
+def encoder_source(name: str) -> str | Path:
+    """The folder of `emoji`, or `name` itself."""
+    if name == "emoji":
+        from safediffusion.worlds.emoji.assets import encoder_folder
+
+        return encoder_folder()
+    return name
