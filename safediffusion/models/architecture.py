@@ -40,9 +40,9 @@ class Architecture:
     parts: Mapping[str, Part]  # networks and scheduler by their name in the pipeline
     assumed: str | None = None
 
-    def networks(self) -> dict[str, nn.Module]:
-        """Every network, on the meta device."""
-        with torch.device("meta"):
+    def networks(self, device: torch.device | str = "meta") -> dict[str, nn.Module]:
+        """Every network, frozen; on a device other than meta with random weights of the global generator."""
+        with torch.device(device):
             return {name: _network(part) for name, part in self.parts.items() if name != "scheduler"}
 
     def backbone(self, drawing: Drawing) -> Backbone:

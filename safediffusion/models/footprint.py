@@ -92,7 +92,7 @@ def measure(architecture: Architecture, load: Load) -> Memory:
     fake = FakeTensorMode(allow_non_fake_inputs=True)
     with fake:
         for part in networks.values():
-            _realize(part)
+            realize(part)
     learns = [parameter for parameter in network.parameters() if parameter.requires_grad]
     pipe = architecture.pipeline(networks)
     save_memory(pipe, load.saving)
@@ -120,7 +120,7 @@ def _moments(numbers: int, bits: int) -> int:
     return 2 * (numbers + 4 * math.ceil(numbers / 256)) if bits == 8 and numbers >= 4096 else 2 * 4 * numbers
 
 
-def _realize(network: nn.Module) -> None:
+def realize(network: nn.Module) -> None:
     """Under a FakeTensorMode: give a network of meta tensors ones that claim to lie in memory; shared ones stay so."""
     made: dict[nn.Parameter, nn.Parameter] = {}
     for module in network.modules():
