@@ -154,7 +154,9 @@ def _aims(study: Study) -> list[str]:
     for result in study.results:
         if result.recipe.name == LORA:
             met = None if result.peak is None else result.peak < ROOM
-            rows.append([f"`{LORA}` in less than 10 GB", _memory(result.peak), _verdict(study, met)])
+            counted = [f"; counted {_memory(each.memory)}" for each in study.shipped if each.recipe == LORA]
+            told = "".join([_memory(result.peak), *counted])
+            rows.append([f"`{LORA}` in less than 10 GB", told, _verdict(study, met)])
     rows.append(["no worse reward an image", NOTHING, "not measurable on random weights"])
     return [
         "## What was aimed at",

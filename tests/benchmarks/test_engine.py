@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.engine.arithmetic import Flops, Work, encoder_bytes, flops_of, matrix_rate, work_of
-from benchmarks.engine.command import changed, command, smaller
+from benchmarks.engine.command import Bench, changed, command, smaller
 from benchmarks.engine.page import times
 from benchmarks.engine.ratios import ANCHORS, measure_ratios
 from benchmarks.engine.stand_in import ENCODERS, StandIn, stand_in_encoder, stand_in_model
@@ -81,6 +82,17 @@ def test_a_published_encoder_has_its_published_number_of_parameters() -> None:
     """427.6 and 986.1 million, as their model cards and open_clip say."""
     assert encoder_bytes("openai/clip-vit-large-patch14") / 4e6 == pytest.approx(427.6, abs=0.1)
     assert encoder_bytes("laion/CLIP-ViT-H-14-laion2B-s32B-b79K") / 4e6 == pytest.approx(986.1, abs=0.1)
+
+
+@pytest.mark.parametrize(("uncounted", "bytes_"), [((), 5), (("the encoder",), 5 + 4 * 427_616_513)])
+def test_counted_memory_has_the_encoder_in_it(
+    uncounted: tuple[str, ...], bytes_: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    forecast = SimpleNamespace(memory=SimpleNamespace(peak=5, uncounted=uncounted))
+    monkeypatch.setattr("benchmarks.engine.command.forecast", lambda recipe: forecast)
+    monkeypatch.setattr("benchmarks.engine.command.flops_of", lambda recipe: FLOPS)
+    found = Bench(tmp_path, "cpu", images=None, size=None).shipped("sd15-steer")
+    assert found is not None and found.memory == bytes_ and found.work.images == 192
 
 
 def test_the_matrix_rate_is_operations_over_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
