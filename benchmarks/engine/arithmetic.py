@@ -23,8 +23,9 @@ from transformers import CLIPConfig, CLIPModel
 from benchmarks.engine.stand_in import clip_config, encoder_towers
 from safediffusion.collect.base import Volume
 from safediffusion.collect.on_policy import starts
-from safediffusion.config.build import build_drawing, build_objective, build_plan, encoder_source, lora_spec
+from safediffusion.config.build import build_drawing, build_objective, build_plan, lora_spec
 from safediffusion.config.schema import Recipe
+from safediffusion.config.scorers import encoder_source
 from safediffusion.models.architecture import Architecture, read_architecture
 from safediffusion.models.banks import FullBank, LoraBank
 from safediffusion.models.footprint import realize
