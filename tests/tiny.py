@@ -11,6 +11,7 @@ from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNe
 from torch import Tensor, nn
 from transformers import (
     CLIPConfig,
+    CLIPImageProcessorPil,
     CLIPModel,
     CLIPTextConfig,
     CLIPTextModel,
@@ -195,18 +196,8 @@ def clip_folder(folder: Path, seed: int = 0, *, image_size: int = 16) -> Path:
     """`clip_model(seed)` saved with its tokenizer and preprocessor_config.json."""
     clip_model(seed, image_size=image_size).save_pretrained(folder)
     tokenizer().save_pretrained(folder)
-    processor = {
-        "image_processor_type": "CLIPImageProcessor",
-        "size": {"shortest_edge": image_size},
-        "crop_size": {"height": image_size, "width": image_size},
-        "do_resize": True,
-        "do_center_crop": True,
-        "do_normalize": True,
-        "image_mean": [0.48145466, 0.4578275, 0.40821073],
-        "image_std": [0.26862954, 0.26130258, 0.27577711],
-        "resample": 3,
-    }
-    (folder / "preprocessor_config.json").write_text(json.dumps(processor))
+    crop = {"height": image_size, "width": image_size}
+    CLIPImageProcessorPil(size={"shortest_edge": image_size}, crop_size=crop).save_pretrained(folder)
     return folder
 
 

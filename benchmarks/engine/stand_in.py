@@ -13,13 +13,11 @@ from typing import Any
 
 import diffusers
 import torch
-from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
+from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel, CLIPTokenizer
 
 from safediffusion.core.errors import UserError
-from safediffusion.evaluate.store import write_json
 from safediffusion.models.architecture import Architecture, Part, read_architecture
 from safediffusion.models.source import is_hub_id, quiet
-from safediffusion.scorers.clip import PREPROCESSOR
 
 Config = Mapping[str, Any]
 TEXT: Config = {"hidden_size": 64, "intermediate_size": 256, "num_hidden_layers": 2, "num_attention_heads": 4}
@@ -136,7 +134,9 @@ def stand_in_encoder(name: str, folder: Path, *, reduced: bool, device: torch.de
         with torch.device(device), quiet():
             CLIPModel(clip_config(here)).cpu().save_pretrained(folder)
         _tokenizer(folder).save_pretrained(folder)
-        _preprocessing(folder, here["vision"]["image_size"])
+        side = here["vision"]["image_size"]
+        crop = {"height": side, "width": side}
+        CLIPImageProcessorPil(size={"shortest_edge": side}, crop_size=crop).save_pretrained(folder)
     return StandIn(source=str(folder), changes=tuple(changes))
 
 
@@ -193,24 +193,6 @@ def _tokenizer(folder: Path) -> CLIPTokenizer:
     made.model_max_length = 77
     assert isinstance(made, CLIPTokenizer)
     return made
-
-
-def _preprocessing(folder: Path, side: int) -> None:
-    """As CLIP's own, for pictures of this side."""
-    write_json(
-        folder / PREPROCESSOR,
-        {
-            "image_processor_type": "CLIPImageProcessor",
-            "size": {"shortest_edge": side},
-            "crop_size": {"height": side, "width": side},
-            "do_resize": True,
-            "do_center_crop": True,
-            "do_normalize": True,
-            "image_mean": [0.48145466, 0.4578275, 0.40821073],
-            "image_std": [0.26862954, 0.26130258, 0.27577711],
-            "resample": 3,
-        },
-    )
 
 
 def _changes(part: str, before: Config, after: Config) -> list[str]:
