@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from safediffusion.collect.base import Scored
-from safediffusion.config import build
+from safediffusion.config import build, scorers
 from safediffusion.config.check import check
 from safediffusion.config.load import load_recipe
 from safediffusion.core.fleet import Fleet
@@ -81,7 +81,7 @@ def test_nothing_is_passed_twice_and_no_picture_alone(
     used = folders.of(RECIPES[name]) if RECIPES[name] else folders
     keys = [*used.small, "plan.size=[16,16]", "group_size=3", "memory.text_encoders=keep"]
     recipe, passes = load_recipe(name, keys), Passes()
-    monkeypatch.setattr(build, "ClipEncoder", passes.scorer)
+    monkeypatch.setattr(scorers, "ClipEncoder", passes.scorer)
     experiment = build.build_experiment(recipe)
     passes.model(experiment)
     result = train(experiment, tmp_path / "run")
