@@ -23,7 +23,7 @@ from transformers import CLIPConfig, CLIPModel
 from benchmarks.engine.stand_in import clip_config, encoder_towers
 from safediffusion.collect.base import Volume
 from safediffusion.collect.on_policy import starts
-from safediffusion.config.build import build_drawing, build_objective, build_plan, lora_spec
+from safediffusion.config.build import build_drawing, build_objective, build_plan, keeps_bare, lora_spec
 from safediffusion.config.schema import Recipe
 from safediffusion.config.scorers import encoder_source
 from safediffusion.models.architecture import Architecture, read_architecture
@@ -72,6 +72,7 @@ def work_of(recipe: Recipe) -> Work:
     groups, size = recipe.groups, recipe.group_size
     first = starts(recipe.plan.noise_sharing, groups, size, rollout_batch=recipe.rollout_batch, processes=1)
     volume = Volume.of(build_plan(recipe), schedule, groups=groups, group_size=size, starts=first)
+    volume = volume._replace(bare=keeps_bare(recipe))
     cost = build_objective(recipe).forecast(volume)
     return Work(images=volume.images, sampled=volume.forwards, learned=cost.forwards, backwards=cost.backwards)
 

@@ -50,6 +50,7 @@ class Volume(NamedTuple):
     forwards: int  # network evaluations; guidance counts as two
     recorded: int  # reverse steps that can be trained
     plan: Plan
+    bare: bool = False  # guidance's unconditional outputs at those are kept
 
     @classmethod
     def of(

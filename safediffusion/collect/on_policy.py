@@ -23,7 +23,7 @@ from safediffusion.core.types import join
 from safediffusion.credit.base import Credit, pooled_spread
 from safediffusion.credit.foresight import by_step, explained
 from safediffusion.data.mixture import PromptSource
-from safediffusion.diffusion.denoise import Plan, denoise
+from safediffusion.diffusion.denoise import Plan, Record, denoise
 from safediffusion.diffusion.windows import Windows
 from safediffusion.models.policy import Policy, Weights
 from safediffusion.scorers.base import Calibrated, ImageBatch, Scorer, finish_scores, raw_scores, terms_of
@@ -72,6 +72,7 @@ class OnPolicy:
     gae_lambda: float | None = None  # an advantage for every step, from the reward of what the denoiser foresaw
     overlap: bool = False  # score in a thread and CUDA stream of its own while the next images are sampled
     record: bool = True  # keep the transitions, which policy gradients need
+    keep_bare: bool = False  # and guidance's unconditional outputs, which one update under the same weights can use
     behavior: Weights = Weights.LIVE
     seed: int = 0
     fleet: Fleet = Fleet()
@@ -154,7 +155,7 @@ class OnPolicy:
         with clock.part("rollout"), policy.using(self.behavior):
             cond = policy.encode(prompts)
             noise = drawn.noise.take(rows)
-            record: bool | Literal["x0"] = "x0" if self._foresees else self.record
+            record = Record(x0=self._foresees, bare=self.keep_bare) if self.record else None
             latents, transitions = denoise(policy, cond, noise, plan, record=record)
         return Rollout(
             latents=latents,
@@ -225,7 +226,8 @@ class OnPolicy:
         sizes = {"groups": self.groups, "group_size": self.group_size}
         distinct = starts(self.noise_sharing, **sizes, rollout_batch=self.rollout_batch, processes=self.fleet.world)
         plan = self.windows.of(self.plan, step)
-        return Volume.of(plan, policy.schedule, **sizes, starts=distinct, record=self.record)
+        volume = Volume.of(plan, policy.schedule, **sizes, starts=distinct, record=self.record)
+        return volume._replace(bare=self.keep_bare and plan.branches == 2)
 
     @property
     def _common(self) -> int:

@@ -143,8 +143,18 @@ def build_collector(recipe: Recipe, mixture: Mixture, scorers: tuple[Scorer, ...
         noise_sharing=recipe.plan.noise_sharing,
         gae_lambda=recipe.credit.gae_lambda,
         overlap=recipe.overlap,
+        keep_bare=keeps_bare(recipe),
         seed=recipe.seed,
         fleet=fleet,
+    )
+
+
+def keeps_bare(recipe: Recipe) -> bool:
+    """Whether guidance's unconditional outputs of a rollout serve the one update that follows it, too."""
+    return (
+        build_objective(recipe).single_update
+        and build_plan(recipe).branches == 2
+        and not (recipe.plan.keep_unconditional_grad)
     )
 
 

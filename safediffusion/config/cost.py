@@ -13,6 +13,7 @@ from safediffusion.config.build import (
     build_plan,
     build_saving,
     build_windows,
+    keeps_bare,
     lora_spec,
 )
 from safediffusion.config.check import ENCODED, SOURCED
@@ -104,7 +105,8 @@ def _sampling(recipe: Recipe, schedule: Schedule, processes: int) -> tuple[Volum
         window: Volume.of(replace(plan, window=window), schedule, groups=groups, group_size=size, starts=distinct)
         for window in places
     }
-    return volumes[windows.of(plan, 0).window], sum(volumes[w].forwards * count for w, count in places.items())
+    first = volumes[windows.of(plan, 0).window]._replace(bare=keeps_bare(recipe))
+    return first, sum(volumes[w].forwards * count for w, count in places.items())
 
 
 def _load(recipe: Recipe, volume: Volume, processes: int) -> Load:
@@ -116,10 +118,10 @@ def _load(recipe: Recipe, volume: Volume, processes: int) -> Load:
         copies=int(recipe.ema is not None) + int(reference and spec is None and not recipe.memory.reference_on_cpu),
         precision=recipe.precision,
         micro=recipe.objective.micro,
-        further_passes=plan.branches - 1 + int(reference),
+        further_passes=plan.branches - 1 - int(volume.bare) + int(reference),
         images=volume.images // processes,
         recorded=volume.recorded // volume.images,
-        per_step=2 + (recipe.credit.gae_lambda is not None),
+        per_step=2 + (recipe.credit.gae_lambda is not None) + volume.bare,
         rollout_batch=min(recipe.rollout_batch, volume.images // processes),
         guided=plan.branches == 2,
         encoder=None if _foreign(recipe) or not _encodes(recipe) else str(encoder_source(recipe.encoder)),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Literal, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -31,8 +31,10 @@ class Denoiser(Protocol):
         *,
         guidance: float = 1.0,
         keep_unconditional_grad: bool = False,
-        joint: bool = True,
+        bare: Tensor | None = None,
     ) -> Prediction: ...
+
+    def unconditional(self, x: Tensor, t: Tensor, *, keep_grad: bool = False) -> Tensor: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,6 +87,15 @@ class Transitions(Sliceable):
     t_next: Tensor  # [B, K]
     log_prob: Tensor  # [B, K] under the weights that sampled
     x0: Tensor | None = None  # [B, K, C, H, W] the clean latents foreseen at x; kept on request
+    bare: Tensor | None = None  # [B, K, C, H, W] what the network said at x without a prompt; kept on request
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """What is kept of every stochastic step besides the transition itself."""
+
+    x0: bool = False  # the clean latents foreseen before it
+    bare: bool = False  # guidance's unconditional output, for a pass under the same weights that detaches it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,23 +106,18 @@ class GradWindow:
     stop: int | None = None
 
 
-def reverse_step(
-    denoiser: Denoiser, plan: Plan, cond: Conditioning, *, x: Tensor, t: Tensor, t_next: Tensor
-) -> Gaussian:
-    """p(x_next | x) of a recorded step under the weights in use: what a policy gradient re-scores.
+def reverse_step(denoiser: Denoiser, plan: Plan, cond: Conditioning, step: Transitions) -> Gaussian:
+    """p(x_next | x) of recorded steps [N] under the weights in use: what a policy gradient re-scores.
 
-    The unconditional branch is a forward of its own, without a graph unless the plan keeps its gradient, whether or not
-    gradients are on now: so a pass under no_grad and one with gradients are bitwise equal at equal batch shape.
+    The unconditional branch is `step.bare`, or a forward of its own, without a graph unless the plan keeps its
+    gradient, whether or not gradients are on now: so a pass under no_grad and one with gradients are bitwise equal at
+    equal batch shape.
     """
-    prediction = denoiser.predict(
-        x,
-        t,
-        cond,
-        guidance=plan.guidance,
-        keep_unconditional_grad=plan.keep_unconditional_grad,
-        joint=False,
-    )
-    return plan.dynamics.step(denoiser.schedule, prediction, x, t, t_next)
+    x, t, keep, bare = step.x, step.t, plan.keep_unconditional_grad, step.bare
+    if bare is None and plan.branches == 2:
+        bare = denoiser.unconditional(x, t, keep_grad=keep)
+    prediction = denoiser.predict(x, t, cond, guidance=plan.guidance, keep_unconditional_grad=keep, bare=bare)
+    return plan.dynamics.step(denoiser.schedule, prediction, x, t, step.t_next)
 
 
 def denoise(
@@ -120,14 +126,14 @@ def denoise(
     noise: Noise,
     plan: Plan,
     *,
-    record: bool | Literal["x0"] = False,
+    record: Record | None = None,
     grad: GradWindow | None = None,
 ) -> tuple[Tensor, Transitions | None]:
     """Run the reverse process: clean latents [B, ...] and, with `record`, the stochastic steps.
 
     A pure function of (weights, cond, noise, plan); runs on the device of `cond`. Without `grad` nothing has a graph.
-    `record` "x0" keeps the clean latents predicted before each of them, too. Rows that follow each other with the same
-    initial noise and conditioning are one until the first stochastic step, and computed once.
+    Rows that follow each other with the same initial noise and conditioning are one until the first stochastic step,
+    and computed once.
     """
     schedule = denoiser.schedule
     grid, stochastic = schedule.grid(plan.steps).to(cond.device), plan.stochastic(schedule)
@@ -142,17 +148,19 @@ def denoise(
             cond, x = whole, _spread(x, row)
         with torch.set_grad_enabled(grad is not None and i >= stop - grad.last):
             t, t_next = grid[i].expand(len(x)), grid[i + 1].expand(len(x))
+            kept = record if i in stochastic else None
+            bare = denoiser.unconditional(x, t) if kept and kept.bare and plan.branches == 2 else None
             prediction = denoiser.predict(
-                x, t, cond, guidance=plan.guidance, keep_unconditional_grad=plan.keep_unconditional_grad
+                x, t, cond, guidance=plan.guidance, keep_unconditional_grad=plan.keep_unconditional_grad, bare=bare
             )
             if i == stop - 1 and stop < plan.steps:
                 return _spread(prediction.x0, row), None
             step = plan.at(i).step(schedule, prediction, x, t, t_next)
             x_next = step.sample(noise.at(i + 1, cond.device)) if i in stochastic else step.mean
-            if record and i in stochastic:
-                x0 = prediction.x0 if record == "x0" else None
+            if kept:
+                x0 = prediction.x0 if kept.x0 else None
                 log_prob = step.log_prob(x_next)
-                seen.append(Transitions(x=x, x_next=x_next, t=t, t_next=t_next, log_prob=log_prob, x0=x0))
+                seen.append(Transitions(x=x, x_next=x_next, t=t, t_next=t_next, log_prob=log_prob, x0=x0, bare=bare))
             x = x_next
     return _spread(x, row), _stack(seen) if record else None
 
@@ -175,6 +183,7 @@ def _spread(value: Tensor, row: Tensor) -> Tensor:
 def _stack(seen: list[Transitions]) -> Transitions:
     """[B, K, ...] of K recorded steps [B, ...]."""
     foreseen = [s.x0 for s in seen if s.x0 is not None]
+    bare = [s.bare for s in seen if s.bare is not None]
     return Transitions(
         x=torch.stack([s.x for s in seen], 1),
         x_next=torch.stack([s.x_next for s in seen], 1),
@@ -182,4 +191,5 @@ def _stack(seen: list[Transitions]) -> Transitions:
         t_next=torch.stack([s.t_next for s in seen], 1),
         log_prob=torch.stack([s.log_prob for s in seen], 1),
         x0=torch.stack(foreseen, 1) if foreseen else None,
+        bare=torch.stack(bare, 1) if bare else None,
     )

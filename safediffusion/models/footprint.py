@@ -40,7 +40,7 @@ class Load:
     further_passes: int  # forwards without gradient beside it: guidance, reference
     images: int  # pictures whose recorded steps are held
     recorded: int  # steps a picture
-    per_step: int = 2  # latents held of each: before, after, and with foresight the clean ones
+    per_step: int = 2  # latents held of each: before, after, and what else is asked for
     rollout_batch: int
     guided: bool
     encoder: str | None  # the scorers' CLIP: a folder or hub id

@@ -171,23 +171,26 @@ class Policy:
         *,
         guidance: float = 1.0,
         keep_unconditional_grad: bool = False,
-        joint: bool = True,
+        bare: Tensor | None = None,
     ) -> Prediction:
         """The prediction at x [B, ...] and t [B] under the active weights, with classifier-free guidance.
 
-        The unconditional branch is detached unless its gradient is kept. `joint` runs both branches in one forward
-        (fastest without gradients); apart, a detached unconditional branch builds no graph and costs no backward.
+        The unconditional branch is detached unless its gradient is kept. It runs in one forward with the other, unless
+        `bare` says what `unconditional` said at x and t.
         """
-        raw = self._raw(x, t, cond, joint=joint and guidance != 1.0)
-        if guidance != 1.0:
-            if joint:
+        guided = guidance != 1.0
+        raw = self._raw(x, t, cond, joint=guided and bare is None)
+        if guided:
+            if bare is None:
                 raw, bare = raw.chunk(2)
-            else:
-                with torch.set_grad_enabled(torch.is_grad_enabled() and keep_unconditional_grad):
-                    bare = self._raw(x, t, self.backbone.unconditional(len(x)), joint=False)
             bare = bare if keep_unconditional_grad else bare.detach()
             raw = bare + guidance * (raw - bare)
         return self.schedule.read(raw, x, t)
+
+    def unconditional(self, x: Tensor, t: Tensor, *, keep_grad: bool = False) -> Tensor:
+        """The network's output [B, ...] for the empty prompt; without a graph, so without a backward, if not kept."""
+        with torch.set_grad_enabled(torch.is_grad_enabled() and keep_grad):
+            return self._raw(x, t, self.backbone.unconditional(len(x)), joint=False)
 
     def _raw(self, x: Tensor, t: Tensor, cond: Conditioning, *, joint: bool) -> Tensor:
         """[B, ...], or with `joint` [2 B, ...]: conditional, then unconditional."""

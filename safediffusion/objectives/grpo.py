@@ -107,6 +107,7 @@ class Grpo(Stateless):
                 t=recorded.t[where],
                 t_next=recorded.t_next[where],
                 log_prob=recorded.log_prob[where],
+                bare=None if recorded.bare is None or not self.single_update else recorded.bare[where],
             ),
             row=row,
             cond=rollout.cond,
@@ -184,11 +185,11 @@ class Grpo(Stateless):
             return kl
         asked = held if len(held) else held.new_zeros(1)  # other processes wait for this one's share of the weights
         with torch.no_grad(), policy.using(Weights.REFERENCE):
-            reference = _score(policy, items.take(asked))
+            reference = _score(policy, replace(items, step=replace(items.step, bare=None)).take(asked))
         return kl.index_put((held,), Gaussian(now.mean[held], now.std[held]).kl(reference))
 
     def cost(self, items: StepItems) -> Cost:
-        return self._cost(items.plan, len(items), int((items.hold > 0).sum()))
+        return self._cost(items.plan, len(items), int((items.hold > 0).sum()), known=items.step.bare is not None)
 
     def forecast(self, volume: Volume) -> Cost:
         recorded = volume.recorded // volume.images
@@ -197,14 +198,16 @@ class Grpo(Stateless):
         if self.images_per_group is not None:
             images = volume.groups * min(self.images_per_group, volume.images // volume.groups)
         items = images * steps
-        return self._cost(volume.plan, items, items if self.needs else 0)
+        return self._cost(volume.plan, items, items if self.needs else 0, known=volume.bare and self.single_update)
 
-    def _cost(self, plan: Plan, items: int, held: int) -> Cost:
-        forwards = items * (1 + (self.anchor == "recompute")) + held
-        return Cost(forwards * plan.branches, items * (plan.branches if plan.keep_unconditional_grad else 1))
+    def _cost(self, plan: Plan, items: int, held: int, *, known: bool) -> Cost:
+        """`known`: the unconditional branch of the weights in training is not computed again."""
+        passes = items * (1 + (self.anchor == "recompute"))
+        forwards = passes * (1 if known else plan.branches) + held * plan.branches
+        return Cost(forwards, items * (plan.branches if plan.keep_unconditional_grad else 1))
 
 
 def _score(policy: Policy, items: StepItems) -> Gaussian:
     """p(x_next | x) under the weights in use, by the plan that sampled x_next."""
     step, cond = items.step, items.cond.take(items.row)
-    return reverse_step(policy, items.plan, cond, x=step.x, t=step.t, t_next=step.t_next)
+    return reverse_step(policy, items.plan, cond, step)

@@ -23,7 +23,7 @@ from safediffusion.core.errors import UserError
 from safediffusion.core.fleet import Fleet
 from safediffusion.core.noise import Noise
 from safediffusion.core.prompt import Prompt
-from safediffusion.diffusion.denoise import Plan, denoise
+from safediffusion.diffusion.denoise import Plan, Record, denoise
 from safediffusion.models.banks import LoraBank
 from safediffusion.models.policy import Policy
 
@@ -96,7 +96,7 @@ def input_moments(
         chosen = tuple(prompts[row] for row in rows.tolist())
         cond = policy.encode(chosen)
         noise = Noise(tuple((seed, f"contrast/{prompt.id}", 0) for prompt in chosen), policy.latent_shape)
-        _, steps = denoise(policy, cond, noise, plan, record=True)
+        _, steps = denoise(policy, cond, noise, plan, record=Record())
         assert steps is not None
         with _listening(bank.adapted, sums):
             for x, t in zip(steps.x.unbind(1), steps.t.unbind(1), strict=True):

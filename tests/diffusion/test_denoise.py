@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from safediffusion.core.errors import UserError
 from safediffusion.core.noise import Noise
 from safediffusion.core.types import Conditioning
-from safediffusion.diffusion.denoise import GradWindow, Plan, Transitions, denoise, reverse_step
+from safediffusion.diffusion.denoise import GradWindow, Plan, Record, Transitions, denoise, reverse_step
 from safediffusion.diffusion.dynamics import Ddim
 from safediffusion.models.policy import Policy
 from tests import tiny
@@ -29,7 +29,7 @@ def setup(policy: Policy) -> tuple[Conditioning, Noise]:
 
 def recorded(policy: Policy, plan: Plan) -> Transitions:
     cond, noise = setup(policy)
-    transitions = denoise(policy, cond, noise, plan, record=True)[1]
+    transitions = denoise(policy, cond, noise, plan, record=Record())[1]
     assert transitions is not None
     return transitions
 
@@ -47,7 +47,7 @@ def items(transitions: Transitions, step: int) -> Transitions:
 
 def rescored(policy: Policy, plan: Plan, one: Transitions) -> Tensor:
     cond, _ = setup(policy)
-    return reverse_step(policy, plan, cond, x=one.x, t=one.t, t_next=one.t_next).log_prob(one.x_next)
+    return reverse_step(policy, plan, cond, one).log_prob(one.x_next)
 
 
 @pytest.mark.parametrize("guidance", [1.0, 3.0])
@@ -64,7 +64,7 @@ def test_an_image_does_not_depend_on_its_batch(policy: Policy, guidance: float) 
 
 def test_the_trajectory_is_a_float32_chain_from_noise_to_the_result(policy: Policy) -> None:
     cond, noise = setup(policy)
-    x, transitions = denoise(policy, cond, noise, Plan(steps=6), record=True)
+    x, transitions = denoise(policy, cond, noise, Plan(steps=6), record=Record())
     assert transitions is not None
     assert transitions.x.shape == (4, 6, *policy.latent_shape) and transitions.log_prob.shape == (4, 6)
     assert transitions.x.dtype is transitions.log_prob.dtype is torch.float32
@@ -101,7 +101,7 @@ def test_a_window_makes_the_other_steps_deterministic(policy: Policy) -> None:
     assert transitions.log_prob.shape == (4, 2)
     assert torch.equal(transitions.t[0], policy.schedule.grid(6)[1:3])
     cond, noise = setup(policy)
-    ode, _ = denoise(policy, cond, noise, Plan(steps=6, dynamics=Ddim(0.0)), record=False)
+    ode, _ = denoise(policy, cond, noise, Plan(steps=6, dynamics=Ddim(0.0)), record=None)
     first = Plan(steps=6, window=(5, 6))
     late = recorded(policy, first)
     exact = denoise(policy, cond, noise, Plan(steps=6, window=(5, 6), dynamics=Ddim(0.0)))[0]
@@ -138,7 +138,7 @@ def test_one_network_call_a_step_on_the_whole_batch(policy: Policy, guidance: fl
 
 def test_nothing_has_a_graph_unless_asked(policy: Policy) -> None:
     cond, noise = setup(policy)
-    x, transitions = denoise(policy, cond, noise, Plan(steps=3), record=True)
+    x, transitions = denoise(policy, cond, noise, Plan(steps=3), record=Record())
     assert transitions is not None and not x.requires_grad and not transitions.log_prob.requires_grad
 
 
@@ -189,7 +189,7 @@ def test_alike_rows_are_computed_once_until_the_first_noise(policy: Policy, guid
         denoise(policy, policy.encode(prompts[i : i + 1]), noise.take(torch.tensor([i])), plan)[0] for i in range(6)
     ]
     sizes.clear()
-    once, steps = denoise(policy, policy.encode(prompts), noise, plan, record=True)
+    once, steps = denoise(policy, policy.encode(prompts), noise, plan, record=Record())
     seen.remove()
     branches = 1 if guidance == 1.0 else 2
     assert sizes == [2 * branches] * 2 + [6 * branches] * 4

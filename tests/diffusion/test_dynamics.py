@@ -110,12 +110,15 @@ class Exact:
         *,
         guidance: float = 1.0,
         keep_unconditional_grad: bool = False,
-        joint: bool = True,
+        bare: Tensor | None = None,
     ) -> Prediction:
         alpha, sigma = (expand(value, x) for value in self.schedule.alpha_sigma(t))
         residual = x - alpha * self.mu
         variance = alpha**2 * self.scale**2 + sigma**2
         return Prediction(x0=self.mu + alpha * self.scale**2 / variance * residual, noise=sigma / variance * residual)
+
+    def unconditional(self, x: Tensor, t: Tensor, *, keep_grad: bool = False) -> Tensor:
+        raise AssertionError("nothing here is guided")
 
 
 VP = DiscreteSchedule.from_config(tiny.scheduler("v_prediction", spacing="trailing", zero_snr=True).config)

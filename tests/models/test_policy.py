@@ -34,7 +34,8 @@ def test_guidance_is_the_combination_of_both_branches(policy: Policy, joint: boo
     raw = policy.backbone.forward(policy.backbone.network, x, t, cond)
     bare = policy.backbone.forward(policy.backbone.network, x, t, policy.backbone.unconditional(4))
     expected = policy.schedule.read(bare + 3 * (raw - bare), x, t)
-    guided = policy.predict(x, t, cond, guidance=3.0, joint=joint, keep_unconditional_grad=keep)
+    known = None if joint else policy.unconditional(x, t, keep_grad=keep)
+    guided = policy.predict(x, t, cond, guidance=3.0, bare=known, keep_unconditional_grad=keep)
     torch.testing.assert_close(guided.x0, expected.x0, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(guided.noise, expected.noise, atol=1e-5, rtol=1e-5)
     # detached, only w * raw carries the gradient; kept, the unconditional branch adds (1 - w) * bare

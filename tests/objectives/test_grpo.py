@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch import Tensor
 
 from safediffusion.collect.base import Scored
 from safediffusion.core.errors import UserError
@@ -67,7 +68,7 @@ def test_the_gradient_is_that_of_the_policy_gradient(collected: tuple[Policy, Sc
     for p in policy.parameters():
         p.grad = None
     s = few.step
-    now = reverse_step(policy, few.plan, few.cond.take(few.row), x=s.x, t=s.t, t_next=s.t_next)
+    now = reverse_step(policy, few.plan, few.cond.take(few.row), s)
     (-(few.advantage * now.log_prob(s.x_next)).mean()).backward()  # type: ignore[no-untyped-call]
     for parameter, gradient in zip(policy.parameters(), found, strict=True):
         torch.testing.assert_close(gradient, parameter.grad, atol=1e-7, rtol=1e-4)
@@ -80,9 +81,9 @@ def test_kl_by_its_closed_form(collected: tuple[Policy, Scored, StepItems]) -> N
     loss = Grpo(kl=0.5, anchor="first_pass").loss(policy, few)
     s, cond = few.step, few.cond.take(few.row)
     with torch.no_grad():
-        now = reverse_step(policy, few.plan, cond, x=s.x, t=s.t, t_next=s.t_next)
+        now = reverse_step(policy, few.plan, cond, s)
         with policy.using(Weights.REFERENCE):
-            reference = reverse_step(policy, few.plan, cond, x=s.x, t=s.t, t_next=s.t_next)
+            reference = reverse_step(policy, few.plan, cond, s)
     expected = ((now.mean - reference.mean) ** 2 / (2 * now.std**2)).mean()
     assert float(expected) > 0
     assert loss.terms["kl"].item() == pytest.approx(float(expected), rel=1e-5)
@@ -205,3 +206,41 @@ def test_a_rollout_without_transitions_is_refused() -> None:
         Grpo().prepare(policy, scored, torch.Generator())
     with pytest.raises(UserError, match="no stochastic step to record"):
         training.collector(plan=Plan(steps=4, dynamics=Ddim(0.0))).collect(policy, 0)
+
+
+@pytest.mark.parametrize("full", [False, True], ids=["lora", "full"])
+def test_what_the_rollout_said_without_a_prompt_is_not_asked_again(full: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One update under the weights that sampled: the same weights after it, a forward an item less."""
+    plan = Plan(steps=3, guidance=3.0, dynamics=Ddim(1.0))
+    asked: list[int] = []
+    unconditional = Policy.unconditional
+
+    def counted(self: Policy, x: Tensor, t: Tensor, *, keep_grad: bool = False) -> Tensor:
+        asked.append(len(x))
+        return unconditional(self, x, t, keep_grad=keep_grad)
+
+    monkeypatch.setattr(Policy, "unconditional", counted)
+    ends, forwards = [], []
+    for kept in (False, True):
+        policy = tiny.policy(full=full, trained=True)
+        collector = replace(training.collector((training.Brightness(),), plan=plan), keep_bare=kept)
+        trainer = training.trainer(policy, collector, Grpo(kl=0.1), lr=1e-2, sgd=True, micro=5)
+        metrics = [trainer.step(number) for number in range(2)]
+        ends.append(tiny.flat(policy))
+        forwards.append(metrics[0]["unet_forwards"])
+        assert all(each["loss/ratio"] == 1.0 for each in metrics)
+    items = 8 * 3
+    assert forwards[0] - forwards[1] == items
+    # of each of two steps: for policy and reference; or in the rollout, and for the reference
+    assert sum(asked) == 2 * (2 * items) + 2 * (items + items)
+    torch.testing.assert_close(ends[1], ends[0], atol=1e-6, rtol=1e-5)
+
+
+def test_only_a_single_update_uses_what_the_rollout_said() -> None:
+    plan = Plan(steps=3, guidance=3.0, dynamics=Ddim(1.0))
+    collector = replace(training.collector((training.Brightness(),), plan=plan), keep_bare=True)
+    scored, _ = collector.collect(tiny.policy(trained=True), 0)
+    generator = torch.Generator()
+    for anchor, used in (("first_pass", True), ("recompute", False), ("rollout", False)):
+        items = Grpo(anchor=anchor).prepare(tiny.policy(), scored, generator)  # type: ignore[arg-type]
+        assert (items.step.bare is not None) is used
