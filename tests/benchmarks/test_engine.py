@@ -70,10 +70,10 @@ def test_flops_are_those_of_a_real_forward_and_backward(folders: small.Folders) 
 
 
 def test_the_work_of_a_step_is_counted_as_the_recipe_says(folders: small.Folders) -> None:
-    """sd15-steer: 20 guided steps; 4 of them trained, each with a guided pass and a guided one of the reference."""
+    """sd15-steer: 20 guided steps; 4 of them trained, each with a prompted pass and a guided one of the reference."""
     keys = [f"model={folders.model}", f"encoder={folders.encoder}"]
     found = work_of(load_recipe("sd15-steer", keys))
-    assert found == Work(images=192, sampled=192 * 20 * 2, learned=192 * 4 * 4, backwards=192 * 4)
+    assert found == Work(images=192, sampled=192 * 20 * 2, learned=192 * 4 * 3, backwards=192 * 4)
     found = work_of(load_recipe("r1-released", keys))
     assert found == Work(images=512, sampled=512 * 50 * 2, learned=512 * 49 * 4, backwards=512 * 49)
 
