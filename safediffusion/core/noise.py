@@ -37,6 +37,27 @@ class Noise(Sliceable):
         return torch.from_numpy(out).to(device)
 
 
+@dataclass(frozen=True, slots=True)
+class Generators(Sliceable):
+    """The random numbers that diffusers draws when each image is given `torch.Generator("cpu").manual_seed(seed)`.
+
+    For prompt sets that say which seed belongs to a prompt: the pictures are those that others draw with it.
+    """
+
+    seeds: tuple[int, ...]
+    shape: tuple[int, ...] = field(metadata=SHARED)  # of one image's latents
+    start: None = None
+
+    def at(self, step: int, device: torch.device | str = "cpu") -> Tensor:
+        """[B, *shape] standard normal, float32: the draw number `step` of every image's generator."""
+        out = torch.empty((len(self.seeds), *self.shape))
+        for row, seed in zip(out, self.seeds, strict=True):
+            generator = torch.Generator("cpu").manual_seed(seed)
+            for _ in range(step + 1):
+                row.copy_(torch.randn((1, *self.shape), generator=generator)[0])
+        return out.to(device)
+
+
 def stream(*key: int | str) -> np.random.Generator:
     """A random generator that depends on `key` alone; different keys give independent streams."""
     digest = hashlib.sha256(repr(key).encode()).digest()

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from safediffusion.core.errors import UserError
-from safediffusion.core.noise import Noise
+from safediffusion.core.noise import Generators, Noise
 from safediffusion.core.types import Conditioning, Sliceable
 
 from .dynamics import Ddim, Dynamics, Gaussian
@@ -29,7 +29,7 @@ class Denoiser(Protocol):
         t: Tensor,
         cond: Conditioning,
         *,
-        guidance: float = 1.0,
+        guidance: float | Tensor = 1.0,
         keep_unconditional_grad: bool = False,
         bare: Tensor | None = None,
     ) -> Prediction: ...
@@ -42,7 +42,7 @@ class Plan:
     """How images are sampled. A rollout carries its plan, so that it is re-scored under exactly this."""
 
     steps: int = 16
-    guidance: float = 1.0  # w of eps_uncond + w (eps_cond - eps_uncond); 1 is no guidance and half the work
+    guidance: float | tuple[float, ...] = 1.0  # w of eps_uncond + w (eps_cond - eps_uncond), of all or of each image
     dynamics: Dynamics = field(default_factory=Ddim)
     window: tuple[int, int] | None = None  # steps [first, last) are stochastic and recorded, the others deterministic
     keep_unconditional_grad: bool = False  # let the gradient through the unconditional branch too
@@ -58,8 +58,15 @@ class Plan:
 
     @property
     def branches(self) -> int:
-        """Network evaluations of one step: two with guidance."""
-        return 1 if self.guidance == 1.0 else 2
+        """Network evaluations of one step: two with guidance, one where it is 1."""
+        each = self.guidance if isinstance(self.guidance, tuple) else (self.guidance,)
+        return 1 if set(each) == {1.0} else 2
+
+    def scale(self, device: torch.device | str) -> float | Tensor:
+        """The guidance of all images, or [B] that of each."""
+        if not isinstance(self.guidance, tuple):
+            return self.guidance
+        return torch.tensor(self.guidance, device=device) if self.branches == 2 else 1.0
 
     def at(self, step: int) -> Dynamics:
         """The dynamics of one step."""
@@ -116,14 +123,14 @@ def reverse_step(denoiser: Denoiser, plan: Plan, cond: Conditioning, step: Trans
     x, t, keep, bare = step.x, step.t, plan.keep_unconditional_grad, step.bare
     if bare is None and plan.branches == 2:
         bare = denoiser.unconditional(x, t, keep_grad=keep)
-    prediction = denoiser.predict(x, t, cond, guidance=plan.guidance, keep_unconditional_grad=keep, bare=bare)
+    prediction = denoiser.predict(x, t, cond, guidance=plan.scale(x.device), keep_unconditional_grad=keep, bare=bare)
     return plan.dynamics.step(denoiser.schedule, prediction, x, t, step.t_next)
 
 
 def denoise(
     denoiser: Denoiser,
     cond: Conditioning,
-    noise: Noise,
+    noise: Noise | Generators,
     plan: Plan,
     *,
     record: Record | None = None,
@@ -140,6 +147,8 @@ def denoise(
     if record and not stochastic:
         raise UserError("this plan has no stochastic step to record; give its dynamics noise (eta > 0 or level > 0)")
     stop = plan.steps if grad is None or grad.stop is None else grad.stop
+    guidance = plan.scale(cond.device)
+    assert noise.start is None or isinstance(guidance, float), "images of a shared start share their guidance, too"
     first, row = _alike(noise, cond)
     whole, cond, x = cond, cond.take(first), noise.take(first).at(0, cond.device)
     seen: list[Transitions] = []
@@ -151,7 +160,7 @@ def denoise(
             kept = record if i in stochastic else None
             bare = denoiser.unconditional(x, t) if kept and kept.bare and plan.branches == 2 else None
             prediction = denoiser.predict(
-                x, t, cond, guidance=plan.guidance, keep_unconditional_grad=plan.keep_unconditional_grad, bare=bare
+                x, t, cond, guidance=guidance, keep_unconditional_grad=plan.keep_unconditional_grad, bare=bare
             )
             if i == stop - 1 and stop < plan.steps:
                 return _spread(prediction.x0, row), None
@@ -165,7 +174,7 @@ def denoise(
     return _spread(x, row), _stack(seen) if record else None
 
 
-def _alike(noise: Noise, cond: Conditioning) -> tuple[Tensor, Tensor]:
+def _alike(noise: Noise | Generators, cond: Conditioning) -> tuple[Tensor, Tensor]:
     """Of rows that follow each other with one start and one conditioning the first [G], and each row's group [B]."""
     new = torch.ones(len(cond), dtype=torch.bool)
     if noise.start is not None:

@@ -126,7 +126,7 @@ def probe(policy: Policy, item: Row, plan: Plan) -> list[float]:
     cond = policy.encode((Prompt(id=item.prompt, text=item.text, tags=item.tags),))
     x = Noise(((0, "probe", 0),), policy.latent_shape).at(0, policy.device)
     t = policy.schedule.grid(plan.steps)[plan.steps // 2].expand(1).to(policy.device)
-    raw = policy.predict(x, t, cond, guidance=plan.guidance).noise
+    raw = policy.predict(x, t, cond, guidance=plan.scale(policy.device)).noise
     return [round(float(value), 6) for value in raw.flatten()[:32]]
 
 

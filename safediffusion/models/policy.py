@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from safediffusion.core.prompt import Prompt
-from safediffusion.core.types import Conditioning, join
+from safediffusion.core.types import Conditioning, expand, join
 from safediffusion.diffusion.schedule import Prediction, Schedule
 
 
@@ -169,22 +169,22 @@ class Policy:
         t: Tensor,
         cond: Conditioning,
         *,
-        guidance: float = 1.0,
+        guidance: float | Tensor = 1.0,
         keep_unconditional_grad: bool = False,
         bare: Tensor | None = None,
     ) -> Prediction:
-        """The prediction at x [B, ...] and t [B] under the active weights, with classifier-free guidance.
+        """The prediction at x [B, ...] and t [B] under the active weights, with classifier-free guidance, one or [B].
 
         The unconditional branch is detached unless its gradient is kept. It runs in one forward with the other, unless
         `bare` says what `unconditional` said at x and t.
         """
-        guided = guidance != 1.0
+        guided = isinstance(guidance, Tensor) or guidance != 1.0
         raw = self._raw(x, t, cond, joint=guided and bare is None)
         if guided:
             if bare is None:
                 raw, bare = raw.chunk(2)
             bare = bare if keep_unconditional_grad else bare.detach()
-            raw = bare + guidance * (raw - bare)
+            raw = bare + (expand(guidance, raw) if isinstance(guidance, Tensor) else guidance) * (raw - bare)
         return self.schedule.read(raw, x, t)
 
     def unconditional(self, x: Tensor, t: Tensor, *, keep_grad: bool = False) -> Tensor:

@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 import torch
+from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor, nn
 
 from safediffusion.core.errors import UserError
-from safediffusion.core.noise import Noise
+from safediffusion.core.noise import Generators, Noise
 from safediffusion.core.types import Conditioning
 from safediffusion.diffusion.denoise import GradWindow, Plan, Record, Transitions, denoise, reverse_step
 from safediffusion.diffusion.dynamics import Ddim
@@ -205,3 +206,31 @@ def test_one_start_under_two_prompts_is_not_one_image(policy: Policy) -> None:
     shared = Noise(noise.keys, noise.shape, start=tuple((0, "one", 0) for _ in noise.keys))
     latents, _ = denoise(policy, cond, shared, Plan(steps=3, dynamics=Ddim(0.0)))
     assert torch.equal(shared.at(0)[0], shared.at(0)[1]) and not torch.equal(latents[0], latents[1])
+
+
+def test_each_image_of_a_batch_has_its_own_guidance(policy: Policy) -> None:
+    cond, noise = setup(policy)
+    weights = (1.0, 3.0, 7.5, 2.0)[: len(cond)] + (1.5,) * (len(cond) - 4)
+    mixed, _ = denoise(policy, cond, noise, Plan(steps=5, guidance=weights))
+    for index, guidance in enumerate(weights):
+        one = torch.tensor([index])
+        alone, _ = denoise(policy, cond.take(one), noise.take(one), Plan(steps=5, guidance=guidance))
+        torch.testing.assert_close(mixed[one], alone, atol=1e-4, rtol=1e-4)
+    assert Plan(guidance=(1.0, 1.0)).branches == 1 and Plan(guidance=(1.0, 2.0)).branches == 2
+
+
+@pytest.mark.parametrize("eta", [0.0, 1.0])
+def test_numbers_by_generator_are_those_of_diffusers(policy: Policy, eta: float) -> None:
+    """Its own pipeline, with a CPU generator an image, from the start and at every later step."""
+    seeds = (42, 7, 42)
+    noise = Generators(seeds, policy.latent_shape)
+    generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
+    for step in range(3):
+        expected = randn_tensor((3, *policy.latent_shape), generator=generators)
+        assert torch.equal(noise.at(step), expected)
+    cond = policy.encode([tiny.PROMPTS[0]] * 3)
+    plan = Plan(steps=3, dynamics=Ddim(eta))
+    latents, _ = denoise(policy, cond, noise, plan)
+    assert torch.allclose(latents[0], latents[2], atol=1e-5) and not torch.allclose(latents[0], latents[1], atol=1e-2)
+    alone, _ = denoise(policy, cond.take(torch.tensor([1])), noise.take(torch.tensor([1])), plan)
+    torch.testing.assert_close(alone[0], latents[1], atol=1e-4, rtol=1e-4)

@@ -108,7 +108,7 @@ class Exact:
         t: Tensor,
         cond: Conditioning,
         *,
-        guidance: float = 1.0,
+        guidance: float | Tensor = 1.0,
         keep_unconditional_grad: bool = False,
         bare: Tensor | None = None,
     ) -> Prediction:
