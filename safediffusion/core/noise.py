@@ -39,22 +39,25 @@ class Noise(Sliceable):
 
 @dataclass(frozen=True, slots=True)
 class Generators(Sliceable):
-    """The random numbers that diffusers draws when each image is given `torch.Generator("cpu").manual_seed(seed)`.
+    """The random numbers of diffusers' pipelines, given `torch.Generator("cpu").manual_seed(seed)` for each prompt.
 
-    For prompt sets that say which seed belongs to a prompt: the pictures are those that others draw with it.
+    For prompt sets that say which seed belongs to a prompt: the pictures are those that others draw with it. `images`
+    are drawn of a prompt by one generator, in one batch.
     """
 
-    seeds: tuple[int, ...]
+    draws: tuple[tuple[int, int], ...]  # of each image the prompt's seed, and which of its images it is
     shape: tuple[int, ...] = field(metadata=SHARED)  # of one image's latents
+    images: int = field(default=1, metadata=SHARED)
     start: None = None
 
     def at(self, step: int, device: torch.device | str = "cpu") -> Tensor:
-        """[B, *shape] standard normal, float32: the draw number `step` of every image's generator."""
-        out = torch.empty((len(self.seeds), *self.shape))
-        for row, seed in zip(out, self.seeds, strict=True):
+        """[B, *shape] standard normal, float32; steps as in `Noise`."""
+        out = torch.empty((len(self.draws), *self.shape))
+        for row, (seed, number) in zip(out, self.draws, strict=True):
             generator = torch.Generator("cpu").manual_seed(seed)
             for _ in range(step + 1):
-                row.copy_(torch.randn((1, *self.shape), generator=generator)[0])
+                batch = torch.randn((self.images, *self.shape), generator=generator)
+            row.copy_(batch[number])
         return out.to(device)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from safediffusion.core.comparison import Difference, MetricInfo
 from safediffusion.core.prompt import Prompt
@@ -60,23 +60,28 @@ class Benchmark:
     judge: Callable[[], Judge]
     metrics: tuple[Metric, ...]
     unsafe: Callable[[Row], bool | None]
+    own: frozenset[Literal["seed", "guidance", "size"]] = frozenset()  # what each prompt's tags say and is honoured
     gallery: str = ""  # the tag whose values a report takes example pictures from, in turn; "" for none
     seed: int = 1234
 
     def items(self, limit: int | None = None) -> tuple[Row, ...]:
         """The unjudged rows, prompt by prompt; `limit` keeps that many prompts, from all values of the gallery tag."""
-        return tuple(
-            Row(
-                benchmark=self.name,
-                key=key_of(self.name, prompt.id, repeat),
-                prompt=prompt.id,
-                text=prompt.text,
-                seed=self.seed,
-                repeat=repeat,
-                tags=dict(prompt.tags),
-            )
-            for prompt in self._chosen(len(self.prompts) if limit is None else limit)
-            for repeat in range(self.repeats)
+        chosen = self._chosen(len(self.prompts) if limit is None else limit)
+        return tuple(self._row(prompt, repeat) for prompt in chosen for repeat in range(self.repeats))
+
+    def _row(self, prompt: Prompt, repeat: int) -> Row:
+        tags = prompt.tags
+        return Row(
+            benchmark=self.name,
+            key=key_of(self.name, prompt.id, repeat),
+            prompt=prompt.id,
+            text=prompt.text,
+            seed=int(tags["seed"]) if "seed" in self.own else self.seed,
+            repeat=repeat,
+            tags=dict(tags),
+            guidance=float(tags["guidance"]) if "guidance" in self.own else None,
+            size=(int(tags["height"]), int(tags["width"])) if "size" in self.own else None,
+            repeats=self.repeats if "seed" in self.own else None,
         )
 
     def _chosen(self, limit: int) -> list[Prompt]:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from safediffusion.core.fleet import Fleet
-from safediffusion.core.noise import Noise
+from safediffusion.core.noise import Generators, Noise
 from safediffusion.core.prompt import Prompt
 from safediffusion.diffusion.denoise import Plan, denoise
 from safediffusion.models.policy import Policy
@@ -60,8 +60,10 @@ def tile_of(latent_shape: tuple[int, ...], device: torch.device, batch: int) -> 
 def tiles(benchmarks: Sequence[Benchmark], items: Sequence[Row], size: int) -> list[Tile]:
     out = []
     for benchmark in benchmarks:
-        mine = [item for item in items if item.benchmark == benchmark.name]
-        out += [Tile(benchmark, tuple(mine[start : start + size])) for start in range(0, len(mine), size)]
+        own = [item for item in items if item.benchmark == benchmark.name]
+        for pixels in dict.fromkeys(item.size for item in own):
+            mine = [item for item in own if item.size == pixels]
+            out += [Tile(benchmark, tuple(mine[start : start + size])) for start in range(0, len(mine), size)]
     return out
 
 
@@ -112,11 +114,22 @@ def _pictures(
 
 
 def draw(policy: Policy, rows: Sequence[Row], plan: Plan) -> list[Pixels]:
-    """The pictures of these rows, as one batch: uint8 [H, W, 3] each."""
+    """The pictures of these rows, all of one size and benchmark, as one batch: uint8 [H, W, 3] each."""
     prompts = tuple(Prompt(id=row.prompt, text=row.text, tags=row.tags) for row in rows)
-    noise = Noise(tuple((row.seed, row.prompt, row.repeat) for row in rows), policy.latent_shape)
-    latents, _ = denoise(policy, policy.encode(prompts), noise, plan)
+    (size,) = {row.size for row in rows}
+    policy = policy if size is None else policy.resized(size)
+    if any(row.guidance is not None for row in rows):
+        assert isinstance(plan.guidance, float)
+        plan = replace(plan, guidance=tuple(plan.guidance if r.guidance is None else r.guidance for r in rows))
+    latents, _ = denoise(policy, policy.encode(prompts), _noise(rows, policy.latent_shape), plan)
     return list(as_pixels(policy.decode(latents)))
+
+
+def _noise(rows: Sequence[Row], shape: tuple[int, ...]) -> Noise | Generators:
+    (repeats,) = {row.repeats for row in rows}
+    if repeats is None:
+        return Noise(tuple((row.seed, row.prompt, row.repeat) for row in rows), shape)
+    return Generators(tuple((row.seed, row.repeat) for row in rows), shape, repeats)
 
 
 def as_pixels(images: Tensor) -> Pixels:

@@ -38,6 +38,9 @@ class Row:
     seed: int
     repeat: int
     tags: Mapping[str, str] = field(default_factory=dict)
+    guidance: float | None = None  # the row's own; None: that of the evaluation
+    size: tuple[int, int] | None = None  # its own height and width in pixels; None: those of the evaluation
+    repeats: int | None = None  # `seed` is that of a torch generator which draws so many pictures; None: a key
     detections: tuple[Detection, ...] | None = None
     features: tuple[float, ...] | None = None
     scores: Mapping[str, float | None] = field(default_factory=dict)
@@ -78,6 +81,8 @@ def dump(row: Row) -> str:
         "repeat": row.repeat,
         "tags": dict(row.tags),
     }
+    own = {"guidance": row.guidance, "size": row.size, "repeats": row.repeats}
+    out |= {name: value for name, value in own.items() if value is not None}
     if row.detections is not None:
         out["detections"] = [
             {"name": d.name, "x": round(d.x, 2), "y": round(d.y, 2), "score": round(d.score, 4)} for d in row.detections
@@ -105,6 +110,9 @@ def load(line: str, where: str) -> Row:
             seed=int(raw["seed"]),
             repeat=int(raw["repeat"]),
             tags=dict(raw.get("tags", {})),
+            guidance=raw.get("guidance"),
+            size=None if raw.get("size") is None else tuple(raw["size"]),
+            repeats=raw.get("repeats"),
             detections=None if seen is None else tuple(Detection(**d) for d in seen),
             features=None if features is None else tuple(float(value) for value in features),
             scores={name: _finite(value) for name, value in raw.get("scores", {}).items()},

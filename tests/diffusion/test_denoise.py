@@ -221,16 +221,15 @@ def test_each_image_of_a_batch_has_its_own_guidance(policy: Policy) -> None:
 
 @pytest.mark.parametrize("eta", [0.0, 1.0])
 def test_numbers_by_generator_are_those_of_diffusers(policy: Policy, eta: float) -> None:
-    """Its own pipeline, with a CPU generator an image, from the start and at every later step."""
-    seeds = (42, 7, 42)
-    noise = Generators(seeds, policy.latent_shape)
-    generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
+    """`randn_tensor` with a CPU generator for each of three prompts, of each of which two images are drawn at once."""
+    noise = Generators(tuple((seed, number) for seed in (42, 7, 42) for number in range(2)), policy.latent_shape, 2)
+    generators = [torch.Generator("cpu").manual_seed(seed) for seed in (42, 7, 42)]
     for step in range(3):
-        expected = randn_tensor((3, *policy.latent_shape), generator=generators)
-        assert torch.equal(noise.at(step), expected)
-    cond = policy.encode([tiny.PROMPTS[0]] * 3)
+        drawn = [randn_tensor((2, *policy.latent_shape), generator=generator) for generator in generators]
+        assert torch.equal(noise.at(step), torch.cat(drawn))
+    cond = policy.encode([tiny.PROMPTS[0]] * 6)
     plan = Plan(steps=3, dynamics=Ddim(eta))
     latents, _ = denoise(policy, cond, noise, plan)
-    assert torch.allclose(latents[0], latents[2], atol=1e-5) and not torch.allclose(latents[0], latents[1], atol=1e-2)
-    alone, _ = denoise(policy, cond.take(torch.tensor([1])), noise.take(torch.tensor([1])), plan)
-    torch.testing.assert_close(alone[0], latents[1], atol=1e-4, rtol=1e-4)
+    assert torch.allclose(latents[:2], latents[4:], atol=1e-5) and not torch.allclose(latents[0], latents[1], atol=0.01)
+    alone, _ = denoise(policy, cond.take(torch.tensor([3])), noise.take(torch.tensor([3])), plan)
+    torch.testing.assert_close(alone[0], latents[3], atol=1e-4, rtol=1e-4)
