@@ -41,8 +41,11 @@ class FluxBackbone(PipelineBackbone):
         given = drawing.embedded_guidance
         self.embedded_guidance = GUIDANCE if given is None else given
         super().__init__(pipe, encoders=2, dtype=dtype, device=device, saving=saving)
-        factor = self._vae.factor
-        height, width = latent_size(drawing, SIDE, step=factor * PATCH, factor=factor)
+        self._fit(drawing.size)
+
+    def _fit(self, size: tuple[int, int] | None) -> None:
+        pipe, factor = self.pipe, self._vae.factor
+        height, width = latent_size(size, SIDE, step=factor * PATCH, factor=factor)
         self.latent_shape = (pipe.transformer.config.in_channels // PATCH**2, height, width)
         patches = (height // PATCH) * (width // PATCH)
         self.schedule = RectifiedFlow.from_config(pipe.scheduler.config, tokens=patches, even=True)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
+from copy import copy
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -111,6 +112,11 @@ class PipelineBackbone(ABC):
     def network(self) -> nn.Module:
         return network(self.pipe)
 
+    def resized(self, size: tuple[int, int]) -> Self:
+        made = copy(self)
+        made._fit(size)
+        return made
+
     def prepare(self, texts: Iterable[str]) -> None:
         if self._store is None or self._saving.text_encoders != "free":
             return
@@ -178,6 +184,10 @@ class PipelineBackbone(ABC):
         return {}
 
     @abstractmethod
+    def _fit(self, size: tuple[int, int] | None) -> None:
+        """Set what depends on the pictures' height and width; None is the network's own."""
+
+    @abstractmethod
     def _tokens(self, text: str) -> list[Tensor]:
         """What each encoder is given of a text, [1, L] each: it decides the embeddings."""
 
@@ -198,17 +208,17 @@ def _store(saving: Saving) -> Embeddings | None:
     return Embeddings(folder, gib=saving.embeddings_gib)
 
 
-def latent_size(drawing: Drawing, default: Any, *, step: int, factor: int) -> tuple[int, int]:
-    """(height, width) in latents of the pictures asked for, or of the network's own `default`.
+def latent_size(size: tuple[int, int] | None, default: Any, *, step: int, factor: int) -> tuple[int, int]:
+    """(height, width) in latents of pictures of `size` pixels, or of the network's own `default`.
 
     UserError when a side is no multiple of `step` pixels.
     """
-    if drawing.size is None:
+    if size is None:
         height, width = (default, default) if isinstance(default, int) else default
         return int(height), int(width)
-    height, width = drawing.size
-    if any(side < step or side % step for side in drawing.size):
-        near = " x ".join(str(max(step, side // step * step)) for side in drawing.size)
+    height, width = size
+    if any(side < step or side % step for side in size):
+        near = " x ".join(str(max(step, side // step * step)) for side in size)
         raise UserError(
             f"a picture of {height} x {width} pixels (height x width) was asked for; this model draws multiples of "
             f"{step}, e.g. {near}"

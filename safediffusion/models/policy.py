@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from copy import copy
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Literal, Protocol
+from typing import Literal, Protocol, Self
 
 import torch
 from torch import Tensor, nn
@@ -67,6 +68,10 @@ class Backbone(Protocol):
 
     @property
     def device(self) -> torch.device: ...
+
+    def resized(self, size: tuple[int, int]) -> Self:
+        """The same networks and texts for pictures of (height, width) pixels; UserError when they cannot be drawn."""
+        ...
 
     def prepare(self, texts: Iterable[str]) -> None:
         """Be told of every text that will be asked for, so that text encoders which are to be freed can be."""
@@ -146,6 +151,12 @@ class Policy:
     @property
     def device(self) -> torch.device:
         return self.backbone.device
+
+    def resized(self, size: tuple[int, int]) -> Policy:
+        """This policy with the weights active now, for pictures of (height, width) pixels."""
+        made = copy(self)
+        made.backbone = self.backbone.resized(size)
+        return made
 
     def prepare(self, texts: Iterable[str]) -> None:
         """Encode these texts and free the text encoders, if `Saving.text_encoders` says so; else nothing.

@@ -40,8 +40,11 @@ class Sd1Backbone(PipelineBackbone):
         refuse_embedded_guidance(drawing)
         super().__init__(pipe, encoders=1, dtype=dtype, device=device, saving=saving)
         self.schedule = DiscreteSchedule.from_config(pipe.scheduler.config)
-        side = latent_size(drawing, config.sample_size, step=self._vae.factor, factor=self._vae.factor)
-        self.latent_shape = (config.in_channels, *side)
+        self._fit(drawing.size)
+
+    def _fit(self, size: tuple[int, int] | None) -> None:
+        config, factor = self.pipe.unet.config, self._vae.factor
+        self.latent_shape = (config.in_channels, *latent_size(size, config.sample_size, step=factor, factor=factor))
 
     def _tokens(self, text: str) -> list[Tensor]:
         return [tokens(self.pipe.tokenizer, text)]

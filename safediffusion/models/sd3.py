@@ -30,15 +30,18 @@ class Sd3Backbone(PipelineBackbone):
         drawing: Drawing = Drawing(),  # noqa: B008
         saving: Saving = Saving(),  # noqa: B008
     ) -> None:
-        config = pipe.transformer.config
         refuse_embedded_guidance(drawing)
         self._t5 = pipe.text_encoder_3 is not None
         super().__init__(pipe, encoders=3, dtype=dtype, device=device, saving=saving)
-        patch, factor = config.patch_size, self._vae.factor
-        height, width = latent_size(drawing, config.sample_size, step=factor * patch, factor=factor)
+        self._fit(drawing.size)
+
+    def _fit(self, size: tuple[int, int] | None) -> None:
+        config, factor = self.pipe.transformer.config, self._vae.factor
+        patch = config.patch_size
+        height, width = latent_size(size, config.sample_size, step=factor * patch, factor=factor)
         self.latent_shape = (config.in_channels, height, width)
         patches = (height // patch) * (width // patch)
-        self.schedule = RectifiedFlow.from_config(pipe.scheduler.config, tokens=patches, even=False)
+        self.schedule = RectifiedFlow.from_config(self.pipe.scheduler.config, tokens=patches, even=False)
 
     def _options(self) -> Mapping[str, object]:
         return {"width": self.pipe.transformer.config.joint_attention_dim}

@@ -40,8 +40,11 @@ class SdxlBackbone(PipelineBackbone):
         refuse_embedded_guidance(drawing)
         super().__init__(pipe, encoders=2, dtype=dtype, device=device, saving=saving)
         self.schedule = DiscreteSchedule.from_config(pipe.scheduler.config)
-        factor = self._vae.factor
-        height, width = latent_size(drawing, config.sample_size, step=factor, factor=factor)
+        self._fit(drawing.size)
+
+    def _fit(self, size: tuple[int, int] | None) -> None:
+        config, factor = self.pipe.unet.config, self._vae.factor
+        height, width = latent_size(size, config.sample_size, step=factor, factor=factor)
         self.latent_shape = (config.in_channels, height, width)
         pixels = (height * factor, width * factor)
         self._time_ids = torch.tensor([[*pixels, 0, 0, *pixels]], dtype=torch.float32, device=self.device)  # [1, 6]
