@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import csv
-import json
+import io
 from collections.abc import Iterator
 from pathlib import Path
 
 from safediffusion.core.errors import UserError
 from safediffusion.core.prompt import Prompt
+
+from .tables import UNUSABLE, decoded, lines, strict_json
 
 FORMATS = (
     '.jsonl ({"id", "text", "tags"} a line), .txt (one prompt a line) or .csv (a column "prompt", the others are tags)'
@@ -25,7 +27,13 @@ def read_prompts(path: Path) -> tuple[Prompt, ...]:
         raise UserError(f"prompt file '{path}' ends in '{path.suffix}'; allowed are {FORMATS}")
     if not path.is_file():
         raise UserError(f"prompt file '{path}' does not exist; give a file in one of the formats {FORMATS}")
-    prompts = tuple(readers[path.suffix](path))
+    try:
+        prompts = tuple(readers[path.suffix](path))
+    except csv.Error as error:
+        raise UserError(
+            f"prompt file '{path}' has broken quotes or a field without end ({error}); quote prompts that contain a "
+            'comma or a quote, and write a quote inside as ""'
+        ) from error
     if not prompts:
         raise UserError(f"prompt file '{path}' holds no prompt; write at least one line")
     seen: dict[str, int] = {}
@@ -36,29 +44,25 @@ def read_prompts(path: Path) -> tuple[Prompt, ...]:
                 "differ"
             )
         seen[prompt.id] = position
+        if UNUSABLE.search("".join((prompt.id, prompt.text, *prompt.tags, *prompt.tags.values()))):
+            raise UserError(
+                f"prompt file '{path}': entry {position} holds a NUL byte or half a surrogate pair; remove it"
+            )
     return prompts
 
 
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise UserError(f"prompt file '{path}' is not UTF-8 (byte {error.start}); save it as UTF-8") from error
-    return ((number, line.strip()) for number, line in enumerate(text.splitlines(), 1) if line.strip())
-
-
 def _from_text(path: Path) -> Iterator[Prompt]:
-    return (Prompt(id=f"{path.stem}-{number}", text=line, tags={}) for number, line in _lines(path))
+    return (Prompt(id=f"{path.stem}-{number}", text=line, tags={}) for number, line in lines(decoded(path)))
 
 
 def _from_jsonl(path: Path) -> Iterator[Prompt]:
-    for number, line in _lines(path):
+    for number, line in lines(decoded(path)):
         where = f"prompt file '{path}', line {number}"
         try:
-            entry = json.loads(line)
-        except json.JSONDecodeError as error:
+            entry = strict_json(line)
+        except ValueError as error:
             raise UserError(
-                f'{where} is not JSON ({error.msg}); each line is an object like {{"id": "a", "text": "a cat"}}'
+                f'{where} is not JSON ({error}); each line is an object like {{"id": "a", "text": "a cat"}}'
             ) from error
         if not isinstance(entry, dict) or not isinstance(entry.get("text"), str) or not entry["text"].strip():
             raise UserError(f'{where} has no "text"; each line is an object like {{"id": "a", "text": "a cat"}}')
@@ -76,20 +80,19 @@ def _from_jsonl(path: Path) -> Iterator[Prompt]:
 
 
 def _from_csv(path: Path) -> Iterator[Prompt]:
-    with path.open(newline="", encoding="utf-8-sig") as stream:
-        reader = csv.DictReader(stream)
-        if reader.fieldnames is None:
-            return
-        if "prompt" not in reader.fieldnames:
-            raise UserError(
-                f"prompt file '{path}' has the columns {list(reader.fieldnames)}; one of them must be called 'prompt'"
-            )
-        for row in reader:
-            where = f"prompt file '{path}', line {reader.line_num}"
-            text = row["prompt"]
-            if text is None or not text.strip():
-                raise UserError(f"{where} has an empty 'prompt'; remove the line or fill it in")
-            if None in row:
-                raise UserError(f"{where} has more fields than the header; quote prompts that contain a comma")
-            tags = {k: v for k, v in row.items() if k not in ("prompt", "id") and v}
-            yield Prompt(id=row.get("id") or f"{path.stem}-{reader.line_num}", text=text.strip(), tags=tags)
+    reader = csv.DictReader(io.StringIO(decoded(path), newline=""), strict=True)
+    if reader.fieldnames is None:
+        return
+    if "prompt" not in reader.fieldnames:
+        raise UserError(
+            f"prompt file '{path}' has the columns {list(reader.fieldnames)}; one of them must be called 'prompt'"
+        )
+    for row in reader:
+        where = f"prompt file '{path}', line {reader.line_num}"
+        text = row["prompt"]
+        if text is None or not text.strip():
+            raise UserError(f"{where} has an empty 'prompt'; remove the line or fill it in")
+        if None in row:
+            raise UserError(f"{where} has more fields than the header; quote prompts that contain a comma")
+        tags = {k: v for k, v in row.items() if k not in ("prompt", "id") and v}
+        yield Prompt(id=row.get("id") or f"{path.stem}-{reader.line_num}", text=text.strip(), tags=tags)

@@ -10,13 +10,12 @@ from typing import Any
 
 import diffusers
 import torch
-from huggingface_hub import hf_hub_download
-from huggingface_hub.errors import EntryNotFoundError, GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 from safetensors import SafetensorError, safe_open
 from torch import nn
 from transformers.utils import logging as transformers_logging
 
 from safediffusion.core.errors import UserError
+from safediffusion.core.hub import fetch
 
 from .pipelines import DiffusionPipeline
 from .policy import Saving
@@ -113,32 +112,14 @@ def _kind_of_index(folder: Path, name: str) -> str:
 def _download_index(name: str) -> Path:
     """model_index.json of a hub id, from the cache or the hub."""
     repository, revision = hub(name)
-    instead = "or give a folder or a .safetensors file"
-    try:
-        return Path(hf_hub_download(repository, "model_index.json", revision=revision))
-    except GatedRepoError as error:
-        raise UserError(
-            f"{repository} is gated: accept its licence at https://huggingface.co/{repository}, log in with "
-            f"`hf auth login` (or set HF_TOKEN), {instead}"
-        ) from error
-    except RevisionNotFoundError as error:
-        raise UserError(
-            f"{repository} has no revision '{revision}' on the hub; leave out @{revision} for main"
-        ) from error
-    except RepositoryNotFoundError as error:
-        raise UserError(
-            f"the hub has no model '{repository}', or it is private; check the spelling, log in with `hf auth login`, "
-            f"{instead}"
-        ) from error
-    except EntryNotFoundError as error:
-        raise UserError(
-            f"the model {repository} has no model_index.json in the cache or on the hub: it is no diffusers pipeline, "
-            f"or the hub cannot be reached; check the connection, {instead}"
-        ) from error
-    except OSError as error:
-        raise UserError(
-            f"the hub cannot be reached for {repository} ({error}); check the connection, {instead}"
-        ) from error
+    return fetch(
+        repository,
+        "model_index.json",
+        revision=revision,
+        kind="model",
+        absent="it is no diffusers pipeline",
+        instead="or give a folder or a .safetensors file",
+    )
 
 
 def _kind_of_file(path: Path) -> str:

@@ -53,6 +53,12 @@ def test_csv_columns_are_tags(tmp_path: Path) -> None:
         ("p.csv", "text\na cat\n", "columns ['text']; one of them must be called 'prompt'"),
         ("p.csv", "prompt,label\na,safe\n,safe\n", "line 3 has an empty 'prompt'"),
         ("p.csv", "prompt\na cat, a dog\n", "line 2 has more fields than the header"),
+        ("p.csv", 'prompt,label\n"a cat,safe\na dog,safe\n', "broken quotes or a field without end"),
+        ("p.csv", "prompt\n" + "x" * 140_000, "broken quotes or a field without end"),
+        ("p.jsonl", '{"text": "a", "text": "b"}\n', "line 1 is not JSON (the key 'text' is given twice)"),
+        ("p.jsonl", "[" * 99_999, "line 1 is not JSON (nested too deeply)"),
+        ("p.jsonl", '{"text": "a", "tags": {"b": "\\ud800"}}', "entry 1 holds a NUL byte or half a surrogate pair"),
+        ("p.txt", "a\0b", "entry 1 holds a NUL byte"),
     ],
 )
 def test_a_bad_file_is_named_with_its_line(tmp_path: Path, name: str, text: str, message: str) -> None:

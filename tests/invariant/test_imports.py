@@ -42,7 +42,16 @@ OWNERS = {  # third-party package -> the only modules that may import it
     "accelerate": (("core", "fleet"), ("models", "banks")),
     "torch.distributed": (("core", "fleet"),),
 }
-WITHOUT_TORCH = ("core/errors.py", "core/registry.py", "core/stats.py", "core/prompt.py", "report/*.py", "cli/main.py")
+WITHOUT_TORCH = (
+    "core/errors.py",
+    "core/registry.py",
+    "core/stats.py",
+    "core/prompt.py",
+    "core/hub.py",
+    "data/*.py",
+    "report/*.py",
+    "cli/main.py",
+)
 
 
 @functools.cache

@@ -19,10 +19,10 @@ from huggingface_hub.errors import (
 )
 from safetensors.torch import save_file
 
+from safediffusion.core import hub
 from safediffusion.core.errors import UserError
 from safediffusion.diffusion.denoise import Plan
 from safediffusion.diffusion.dynamics import Ddim
-from safediffusion.models import source
 from safediffusion.models.banks import FullSpec, LoraSpec
 from safediffusion.models.load import default_plan, load_policy, split, weights_file
 from safediffusion.models.pipelines import StableDiffusionPipeline
@@ -184,11 +184,12 @@ HUB = {
 def test_what_the_hub_refuses_is_told_with_the_way_out(kind: type[Exception], monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[tuple[str, str, str | None]] = []
 
-    def refuse(repository: str, file: str, *, revision: str | None) -> str:
+    def refuse(repository: str, file: str, *, revision: str | None, repo_type: str) -> str:
+        assert repo_type == "model"
         asked.append((repository, file, revision))
         raise kind.__new__(kind, "no")  # without the answer of a server, which its __init__ wants
 
-    monkeypatch.setattr(source, "hf_hub_download", refuse)
+    monkeypatch.setattr(hub, "hf_hub_download", refuse)
     with pytest.raises(UserError, match=HUB[kind]):
         load_policy("a/b@v9")
     assert asked == [("a/b", "model_index.json", "v9")]
@@ -196,7 +197,8 @@ def test_what_the_hub_refuses_is_told_with_the_way_out(kind: type[Exception], mo
 
 def test_a_hub_id_gives_the_class_that_its_index_names(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The hub is a folder here; that the revision reaches diffusers is what is looked at."""
-    monkeypatch.setattr(source, "hf_hub_download", lambda *_, revision: str(folder / "model_index.json"))
+    index = str(folder / "model_index.json")
+    monkeypatch.setattr(hub, "hf_hub_download", lambda *_, revision, repo_type: index)
     whole, seen = StableDiffusionPipeline.from_pretrained, []
 
     def from_folder(name: str, **options: Any) -> Any:
