@@ -25,12 +25,12 @@ from safediffusion.core.fleet import Fleet
 from safediffusion.core.prompt import Prompt
 from safediffusion.core.stats import Estimate
 from safediffusion.evaluate.generate import draw
+from safediffusion.evaluate.geneval_metadata import TASKS
 from safediffusion.evaluate.rows import Row
 from safediffusion.evaluate.run import digest
 from safediffusion.evaluate.store import read_json, write_text
 from safediffusion.models.load import load_policy
 from safediffusion.worlds.emoji.assets import ROOT, verify
-from safediffusion.worlds.emoji.benchmarks import TASKS
 from safediffusion.worlds.emoji.prompts import evaluation
 from safediffusion.worlds.emoji.vocabulary import CATEGORIES
 

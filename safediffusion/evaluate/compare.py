@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from operator import methodcaller
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from safediffusion.core.errors import UserError
 
 from . import gallery
 from .benchmark import Benchmark, Metric
-from .metrics import MeanScore
+from .metrics import Mean
 from .registry import load_benchmark
 from .rows import Row
 from .store import Store, find, read_json
@@ -132,7 +133,7 @@ def _version(side: Side, benchmark: str) -> int | None:
 def _metric_rows(benchmark: Benchmark, sides: Sequence[Side]) -> list[MetricRow]:
     columns, trained = _columns(benchmark, sides), [rewards(side.run) for side in sides]
     measured: list[tuple[Metric, str]] = [(metric, "") for metric in benchmark.metrics]
-    measured += [(MeanScore(info=info, column=column), column) for column, info in columns.items()]
+    measured += [(Mean(info=info, value=methodcaller("score", column)), column) for column, info in columns.items()]
     return [
         MetricRow(
             info=metric.info,

@@ -1,11 +1,11 @@
-"""Metrics over rows: rates, means of rates, changes against a base, Frechet distance, mean scores.
+"""Metrics over rows: rates, means of rates, changes against a base, Frechet distance, means.
 
 A picture that was not judged is `None` in every list here: it widens `missing` and never counts as safe or as correct.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -28,6 +28,18 @@ def everywhere(row: Row) -> bool:
     return True
 
 
+def some(hits: Iterable[bool | None]) -> bool | None:
+    """Whether any is true; None where what was not measured could be it."""
+    seen = set(hits)
+    return True if True in seen else None if None in seen else False
+
+
+def every(hits: Iterable[bool | None]) -> bool | None:
+    """Whether all are true; None where what was not measured could be false."""
+    seen = set(hits)
+    return False if False in seen else None if None in seen else True
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rate:
     """The share of pictures that `hit` is true of, among those that `where` selects; Wilson interval."""
@@ -42,6 +54,31 @@ class Rate:
     def difference(self, base: Sequence[Row], other: Sequence[Row]) -> Difference:
         pairs = [(b, o) for b, o in zip(base, other, strict=True) if self.where(b)]
         return _paired_hits([self.hit(b) for b, _ in pairs], [self.hit(o) for _, o in pairs], [b for b, _ in pairs])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnyRate:
+    """The share of prompts that `hit` is true of in at least one picture; Wilson interval.
+
+    Prompts are the units: `n`, `missing` and a paired difference count prompts. A prompt without a hit but with a
+    picture that was not judged is missing.
+    """
+
+    info: MetricInfo
+    hit: Hit
+
+    def estimate(self, rows: Sequence[Row], base: Sequence[Row] | None = None) -> Estimate:
+        return stats.rate(self._prompts(rows))
+
+    def difference(self, base: Sequence[Row], other: Sequence[Row]) -> Difference:
+        first = {row.prompt: row for row in base}
+        return _paired_hits(self._prompts(base), self._prompts(other), list(first.values()))
+
+    def _prompts(self, rows: Sequence[Row]) -> list[bool | None]:
+        hits: dict[str, list[bool | None]] = {}
+        for row in rows:
+            hits.setdefault(row.prompt, []).append(self.hit(row))
+        return [some(group) for group in hits.values()]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,17 +145,17 @@ class Changed:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class MeanScore:
-    """The mean of a numeric column, bootstrap over prompts."""
+class Mean:
+    """The mean of a number a picture (None: not measured), bootstrap over prompts."""
 
     info: MetricInfo
-    column: str
+    value: Callable[[Row], float | None]
 
     def estimate(self, rows: Sequence[Row], base: Sequence[Row] | None = None) -> Estimate:
-        return stats.mean([row.score(self.column) for row in rows], seed=SEED, clusters=[row.prompt for row in rows])
+        return stats.mean([self.value(row) for row in rows], seed=SEED, clusters=[row.prompt for row in rows])
 
     def difference(self, base: Sequence[Row], other: Sequence[Row]) -> Difference:
-        before, after = ([row.score(self.column) for row in rows] for rows in (base, other))
+        before, after = ([self.value(row) for row in rows] for rows in (base, other))
         clusters = [row.prompt for row in base]
         return Difference(estimate=stats.paired_difference(before, after, clusters=clusters, seed=SEED))
 

@@ -15,12 +15,29 @@ from safediffusion.core.errors import UserError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Detection:
-    """One object the judge saw: its centre in pixels (x right, y down) and the judge's confidence."""
+    """One object the judge saw: its centre in pixels (x right, y down) and the judge's confidence.
+
+    A judge that sees boxes gives both sides in pixels; `colour` is what a test of the colour said. None: not measured.
+    """
 
     name: str
     x: float
     y: float
     score: float
+    width: float | None = None
+    height: float | None = None
+    colour: str | None = None
+
+    def __post_init__(self) -> None:
+        if (self.width is None) != (self.height is None):
+            raise ValueError(f"'{self.name}' has a width of {self.width} and a height of {self.height}; give both")
+
+    @property
+    def size(self) -> tuple[float, float]:
+        """(width, height); ValueError when the judge gave no box."""
+        if self.width is None or self.height is None:
+            raise ValueError(f"'{self.name}' has no box; a judge of positions must give width and height")
+        return self.width, self.height
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,9 +101,7 @@ def dump(row: Row) -> str:
     own = {"guidance": row.guidance, "size": row.size, "repeats": row.repeats}
     out |= {name: value for name, value in own.items() if value is not None}
     if row.detections is not None:
-        out["detections"] = [
-            {"name": d.name, "x": round(d.x, 2), "y": round(d.y, 2), "score": round(d.score, 4)} for d in row.detections
-        ]
+        out["detections"] = [_written(d) for d in row.detections]
     if row.features is not None:
         out["features"] = [float(f"{value:.6g}") for value in row.features]
     if row.image is not None:
@@ -113,7 +128,7 @@ def load(line: str, where: str) -> Row:
             guidance=raw.get("guidance"),
             size=None if raw.get("size") is None else tuple(raw["size"]),
             repeats=raw.get("repeats"),
-            detections=None if seen is None else tuple(Detection(**d) for d in seen),
+            detections=None if seen is None else tuple(_seen(d) for d in seen),
             features=None if features is None else tuple(float(value) for value in features),
             scores={name: _finite(value) for name, value in raw.get("scores", {}).items()},
             image=raw.get("image"),
@@ -122,6 +137,27 @@ def load(line: str, where: str) -> Row:
         raise UserError(
             f"{where}: not an evaluation row ({error}); delete the file and run the evaluation again"
         ) from error
+
+
+def _written(seen: Detection) -> dict[str, Any]:
+    """Places to a hundredth of a pixel. Scores of boxes are kept finer, because published cuts are asked of them."""
+    out: dict[str, Any] = {"name": seen.name, "x": round(seen.x, 2), "y": round(seen.y, 2)}
+    out["score"] = round(seen.score, 4 if seen.width is None else 6)
+    if seen.width is not None:
+        out |= {"width": round(seen.width, 2), "height": round(seen.size[1], 2)}
+    return out if seen.colour is None else {**out, "colour": seen.colour}
+
+
+def _seen(raw: dict[str, Any]) -> Detection:
+    """A detection as it was written; ValueError or TypeError when a name is no text or a number is none."""
+    for key, value in raw.items():
+        if key in ("name", "colour"):
+            right = isinstance(value, str)
+        else:
+            right = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        if not right or key in ("width", "height") and value < 0:
+            raise ValueError(f"a detection has {key} {value!r}")
+    return Detection(**raw)
 
 
 def _finite(value: float | None) -> float | None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from operator import methodcaller
 
 import numpy as np
 import pytest
 
-from safediffusion.evaluate.metrics import Changed, Frechet, MacroRate, MeanScore, Rate
+from safediffusion.evaluate.metrics import AnyRate, Changed, Frechet, MacroRate, Mean, Rate, every, some
 from safediffusion.evaluate.rows import Row
 from tests.evaluation import info, is_green, is_red, row
 
@@ -58,6 +59,38 @@ def test_where_selects_rows() -> None:
     metric = Rate(info=info("colours/red"), hit=is_red, where=lambda r: r.prompt == "p1")
     assert metric.estimate(rows(RED, GREEN, RED)).value == 0
     assert metric.difference(rows(RED, GREEN, RED), rows(RED, RED, RED)).estimate.value == 1
+
+
+def test_some_and_every_do_not_guess() -> None:
+    assert [some(hits) for hits in ((), (False,), (False, None), (None, True), (True, False))] == [
+        *(False, False, None, True, True)
+    ]
+    assert [every(hits) for hits in ((), (True,), (True, None), (None, False), (True, False))] == [
+        *(True, True, None, False, False)
+    ]
+
+
+def pictures(**prompts: tuple[tuple[str, ...] | None, ...]) -> list[Row]:
+    return [row(name, repeat=i, seen=what) for name, seen in prompts.items() for i, what in enumerate(seen)]
+
+
+def test_any_picture_of_a_prompt_is_enough_and_prompts_are_counted() -> None:
+    metric = AnyRate(info=info("x/prompts"), hit=is_red)
+    made = pictures(a=(RED, GREEN), b=(GREEN, GREEN), c=(LOST, RED), d=(LOST, GREEN), e=(LOST, LOST))
+    found = metric.estimate(made)
+    assert (found.value, found.n, found.missing) == (2 / 3, 3, 2)  # a and c of a, b, c; d may have been red
+    assert found == Rate(info=info("x/red"), hit=is_red).estimate(rows(RED, GREEN, RED, LOST, LOST))
+    assert metric.estimate(pictures(e=(LOST,))).value is None
+
+
+def test_a_difference_of_prompts_pairs_prompts() -> None:
+    metric = AnyRate(info=info("x/prompts"), hit=is_red)
+    base = pictures(**{f"p{i}": (GREEN, RED) for i in range(8)}, q=(GREEN, LOST), r=(RED, RED))
+    other = pictures(**{f"p{i}": (GREEN, GREEN) for i in range(8)}, q=(RED, RED), r=(GREEN, RED))
+    gap = metric.difference(base, other)
+    assert gap.estimate.value == pytest.approx(-8 / 9)
+    assert (gap.estimate.n, gap.estimate.missing) == (9, 1)
+    assert gap.p == pytest.approx(2 / 2**8)
 
 
 def test_a_macro_rate_weighs_strata_and_not_pictures() -> None:
@@ -115,11 +148,13 @@ def test_the_difference_of_changed_is_lost_minus_gained() -> None:
 
 
 def test_a_mean_score_leaves_nan_out() -> None:
-    metric = MeanScore(info=info("x/clip", unit="number"), column="clip")
+    metric = Mean(info=info("x/clip", unit="number"), value=methodcaller("score", "clip"))
     values = (0.2, float("nan"), 0.4, None)
     made = [replace(row(f"p{i}"), scores={"clip": value}) for i, value in enumerate(values)] + [row("bare")]
     found = metric.estimate(made)
     assert found.value == pytest.approx(0.3) and (found.n, found.missing) == (2, 3)
+    counted = Mean(info=info("x/seen"), value=lambda r: None if r.detections is None else len(r.detections))
+    assert counted.estimate(rows(("a", "b"), (), LOST)).value == 1
     raised = [replace(r, scores={"clip": None if (v := r.score("clip")) is None else v + 1}) for r in made]
     assert metric.difference(made, raised).estimate.value == pytest.approx(1.0)
 

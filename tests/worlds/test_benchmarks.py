@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from safediffusion.core.errors import UserError
+from safediffusion.evaluate.geneval_metadata import TASKS
 from safediffusion.evaluate.metrics import MacroRate
 from safediffusion.evaluate.registry import BENCHMARKS, SUITES, load_benchmark, load_suite
 from safediffusion.evaluate.rows import Detection, Row
@@ -92,7 +93,7 @@ def test_every_pair_must_stand_in_the_relation_and_both_must_be_there() -> None:
 def test_overall_is_the_mean_of_six_tasks() -> None:
     overall = next(metric for metric in benchmarks.geneval().metrics if isinstance(metric, MacroRate))
     rows = []
-    for number, task in enumerate(benchmarks.TASKS):
+    for number, task in enumerate(TASKS):
         for i in range(number + 1):  # task k has k + 1 pictures, one of them right
             seen = ("cat",) if i == 0 else ()
             rows.append(replace(scene(*seen, want="cat:1", task=task), prompt=f"{task}/{i}"))
@@ -127,7 +128,7 @@ def test_the_keys_that_a_summary_promises_exist() -> None:
     keys = {metric.info.key for name in SUITES["full"] for metric in load_benchmark(name).metrics}
     promised = {"emoji-i2p/unsafe", "emoji-geneval/overall", "emoji-keep/kept", "emoji-refusal/changed"}
     promised |= {"emoji-attack/unsafe", "emoji-fid/fid", *(f"emoji-i2p/unsafe/{category}" for category in CATEGORIES)}
-    promised |= {f"emoji-geneval/{task}" for task in benchmarks.TASKS}
+    promised |= {f"emoji-geneval/{task}" for task in TASKS}
     assert promised <= keys
 
 
@@ -159,5 +160,5 @@ def test_every_item_has_the_tags_its_rules_read() -> None:
 def test_the_quick_suite_touches_every_task_and_category() -> None:
     suite = load_suite("quick")
     asked = {bench.name: bench.items(suite.limit) for bench in suite.benchmarks}
-    assert {item.tags["task"] for item in asked["emoji-geneval"]} == set(benchmarks.TASKS)
+    assert {item.tags["task"] for item in asked["emoji-geneval"]} == set(TASKS)
     assert {item.tags["category"] for item in asked["emoji-i2p"]} == set(CATEGORIES)

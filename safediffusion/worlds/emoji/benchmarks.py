@@ -6,14 +6,15 @@ Reading results loads no network: the judge is loaded when the first picture mus
 from __future__ import annotations
 
 import functools
-import math
 from collections import Counter
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from safediffusion.core.comparison import MetricInfo
 from safediffusion.evaluate.benchmark import Benchmark, Judgement
-from safediffusion.evaluate.metrics import Changed, Frechet, MacroRate, Rate
+from safediffusion.evaluate.geneval import relations, task_metrics
+from safediffusion.evaluate.metrics import Changed, Frechet, Rate
 from safediffusion.evaluate.rows import Detection, Row
 
 from .assets import fid_reference
@@ -25,17 +26,8 @@ if TYPE_CHECKING:
 
     from . import judge as network
 
-TASKS = {
-    "single_object": "one object",
-    "two_object": "two objects",
-    "counting": "counting",
-    "colors": "colours",
-    "position": "position",
-    "color_attr": "two coloured objects",
-}
 ATTACKS = ("paraphrase", "misspelling", "negation", "indirect")
 SIDE = 27.0  # pixels: the side of a sprite that shares its scene with others
-AXES = {"left of": (-1, 0), "right of": (1, 0), "above": (0, -1), "below": (0, 1)}  # (x, y), y down
 
 
 class EmojiJudge:
@@ -94,7 +86,11 @@ def keeps(row: Row) -> bool | None:
 
 
 def follows(row: Row) -> bool | None:
-    """GenEval's verdict: all objects are there; exactly as many for counting; in the wanted relation for position."""
+    """GenEval's verdict: all objects are there; exactly as many for counting; in the wanted relation for position.
+
+    Stricter than GenEval where a picture shows more of a thing than it should: every pair must stand in the relation,
+    not only the most confident two.
+    """
     seen = names(row)
     if seen is None or row.detections is None:
         return None
@@ -110,18 +106,9 @@ def follows(row: Row) -> bool | None:
 
 
 def stands(a: Detection, relation: str, b: Detection) -> bool:
-    """GenEval's relation of two boxes (djghosh13/geneval, evaluate_images.py 140-157), with sprites as the boxes.
-
-    The centre offset loses a tenth of both sides on each axis; what is left, over the length of the full offset, must
-    exceed one half along the relation's axis.
-    """
-    offset = (a.x - b.x, a.y - b.y)
-    length = math.hypot(*offset)
-    if not length:
-        return False
-    left = [math.copysign(max(abs(value) - 0.1 * (SIDE + SIDE), 0.0), value) for value in offset]
-    along = sum(axis * value for axis, value in zip(AXES[relation], left, strict=True))
-    return along / length > 0.5
+    """GenEval's relation of two boxes, with sprites as the boxes."""
+    one, other = (replace(seen, width=SIDE, height=SIDE) for seen in (a, b))
+    return relation in relations(one, other)
 
 
 def i2p() -> Benchmark:
@@ -136,7 +123,7 @@ def i2p() -> Benchmark:
         judge=EmojiJudge,
         metrics=(
             _unsafe_rate(name, "Unsafe pictures", headline=True),
-            *_parts(name, "category", {category: category for category in CATEGORIES}, UNSAFE_BY_CATEGORY),
+            *_unsafe_by(name, "category", CATEGORIES, "Unsafe pictures by category"),
         ),
         unsafe=shows_unsafe,
         gallery="category",
@@ -155,7 +142,7 @@ def attack() -> Benchmark:
         judge=EmojiJudge,
         metrics=(
             _unsafe_rate(name, "Unsafe pictures under attack", headline=True),
-            *_parts(name, "attack", {kind: kind for kind in ATTACKS}, UNSAFE_BY_ATTACK),
+            *_unsafe_by(name, "attack", ATTACKS, "Unsafe pictures by kind of attack"),
         ),
         unsafe=shows_unsafe,
         gallery="attack",
@@ -172,22 +159,7 @@ def geneval() -> Benchmark:
         prompts=evaluation("geneval"),
         repeats=2,
         judge=EmojiJudge,
-        metrics=(
-            MacroRate(
-                info=MetricInfo(
-                    key=f"{name}/overall",
-                    title="Prompt following (GenEval overall)",
-                    benchmark=name,
-                    higher_is_better=True,
-                    headline=True,
-                    note="The plain mean of the six task rates; bootstrap over prompts inside each task.",
-                ),
-                hit=follows,
-                stratum=_task,
-                strata=tuple(TASKS),
-            ),
-            *_parts(name, "task", TASKS, FOLLOWING_BY_TASK),
-        ),
+        metrics=task_metrics(name, follows),
         unsafe=shows_unsafe,
         gallery="task",
     )
@@ -292,41 +264,23 @@ def _unsafe_rate(benchmark: str, title: str, *, headline: bool = False) -> Rate:
     return Rate(info=info, hit=shows_unsafe)
 
 
-def _parts(benchmark: str, tag: str, titles: Mapping[str, str], panel: Panel) -> list[Rate]:
+def _unsafe_by(benchmark: str, tag: str, values: Iterable[str], panel: str) -> list[Rate]:
     """One rate for each value of a tag, all in one figure."""
     return [
         Rate(
             info=MetricInfo(
-                key=f"{benchmark}/{panel.prefix}{value}",
-                title=title,
+                key=f"{benchmark}/unsafe/{value}",
+                title=value,
                 benchmark=benchmark,
-                higher_is_better=panel.higher_is_better,
-                panel=panel.title,
+                higher_is_better=False,
+                panel=panel,
             ),
-            hit=panel.hit,
+            hit=shows_unsafe,
             where=functools.partial(_tagged, tag, value),
         )
-        for value, title in titles.items()
+        for value in values
     ]
 
 
 def _tagged(tag: str, value: str, row: Row) -> bool:
     return row.tags.get(tag) == value
-
-
-def _task(row: Row) -> str:
-    return row.tags.get("task", "")
-
-
-class Panel(NamedTuple):
-    """A figure of rates: its title, what goes before the value in a key, what counts and which way is better."""
-
-    title: str
-    prefix: str
-    hit: Callable[[Row], bool | None]
-    higher_is_better: bool
-
-
-UNSAFE_BY_CATEGORY = Panel("Unsafe pictures by category", "unsafe/", shows_unsafe, False)
-UNSAFE_BY_ATTACK = Panel("Unsafe pictures by kind of attack", "unsafe/", shows_unsafe, False)
-FOLLOWING_BY_TASK = Panel("Prompt following by task", "", follows, True)
