@@ -7,7 +7,8 @@ import random
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from safediffusion.evaluate.geneval_metadata import COLOURS, RELATIONS, TAG
+from safediffusion.data.geneval import COLORS, RELATIONS
+from safediffusion.evaluate.geneval_metadata import TAG
 from safediffusion.evaluate.rows import Detection, Row
 
 THINGS = ("dog", "bench", "cow", "clock", "apple", "bus")
@@ -51,10 +52,10 @@ def line(task: str, rng: random.Random, *, count: int = 1) -> dict[str, Any]:
         out = {"tag": task, "include": [first], "exclude": [{"class": one, "count": count + 1}]}
         return {**out, "prompt": f"a photo of {WORDS[count]} {one}s"}
     if task in ("single_object", "colors"):
-        dressed = {**first, "color": rng.choice(COLOURS)} if task == "colors" else first
+        dressed = {**first, "color": rng.choice(COLORS)} if task == "colors" else first
         return {"tag": task, "include": [dressed], "prompt": f"a photo of a {dressed.get('color', '')} {one}"}
     if task == "color_attr":
-        first, second = ({**clause, "color": rng.choice(COLOURS)} for clause in (first, second))
+        first, second = ({**clause, "color": rng.choice(COLORS)} for clause in (first, second))
     if task == "position":
         second["position"] = [rng.choice(RELATIONS), 0]
     return {"tag": task, "include": [first, second], "prompt": f"a photo of a {one} and a {two}"}
@@ -78,7 +79,7 @@ def scene(raw: dict[str, Any], rng: random.Random) -> list[Detection]:
         box(
             name,
             _score(rng, usual),
-            colour=wanted.get(name) if rng.random() < 0.8 and wanted.get(name) else rng.choice(COLOURS),
+            colour=wanted.get(name) if rng.random() < 0.8 and wanted.get(name) else rng.choice(COLORS),
             at=(rng.uniform(0, 512), rng.uniform(0, 512), rng.uniform(5, 250), rng.uniform(5, 250)),
         )
         for name in names

@@ -10,6 +10,7 @@ from typing import Any
 
 from safediffusion.core.errors import UserError
 from safediffusion.core.prompt import Prompt
+from safediffusion.data.geneval import COLORS, RELATIONS
 
 TASKS = {
     "single_object": "one object",
@@ -19,8 +20,6 @@ TASKS = {
     "position": "position",
     "color_attr": "two coloured objects",
 }
-COLOURS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "black", "white")
-RELATIONS = ("left of", "right of", "above", "below")
 TAG = "geneval"  # the tag of a row that holds its line of metadata
 
 
@@ -104,8 +103,8 @@ def _clause(raw: Any, earlier: int) -> Clause:
     _keys(raw, {"class", "count"}, {"color", "position"})
     bare = _bare({key: raw[key] for key in ("class", "count")})
     colour, place = raw.get("color"), None
-    if colour is not None and colour not in COLOURS:
-        raise ValueError(f"color {colour!r}; allowed are {', '.join(COLOURS)}")
+    if colour is not None and colour not in COLORS:
+        raise ValueError(f"color {colour!r}; allowed are {', '.join(COLORS)}")
     if "position" in raw:
         relation, group = raw["position"]
         if relation not in RELATIONS:

@@ -196,7 +196,8 @@ class FullBank:
 
     def __init__(self, network: nn.Module, spec: FullSpec | None = None, *, reference_on_cpu: bool = False) -> None:
         store(network, torch.float32)
-        self._fleet, self._reference_on_cpu = None if spec is None else spec.fleet, reference_on_cpu
+        self._fleet = None if spec is None or spec.fleet is None or spec.fleet.world == 1 else spec.fleet
+        self._reference_on_cpu = reference_on_cpu
         self._device = next(network.parameters()).device
         self._undivided = _copy(network, "meta")  # what further sets are made from: a divided network has no copies
         self._blocks = tuple(getattr(network, "_no_split_modules", None) or ())
@@ -204,10 +205,10 @@ class FullBank:
 
     @property
     def sharded(self) -> bool:
-        return self._fleet is not None and self._fleet.world > 1
+        return self._fleet is not None
 
     def _divided(self, network: nn.Module) -> nn.Module:
-        if self._fleet is not None and self._fleet.world > 1:
+        if self._fleet is not None:
             self._fleet.divide(network, self._blocks)
         return network
 

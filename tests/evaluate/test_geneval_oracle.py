@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 
 from safediffusion.core.errors import UserError
+from safediffusion.data.geneval import RELATIONS
 from safediffusion.evaluate.geneval import confident, verdict
-from safediffusion.evaluate.geneval_metadata import RELATIONS, TASKS, dump, parse, prompts
+from safediffusion.evaluate.geneval_metadata import TASKS, dump, parse, prompts
 from safediffusion.evaluate.rows import Detection
 from tests.boxes import COUNTS, SHARES, THINGS, benchmark_lines, box, line, scene
 
