@@ -3,8 +3,11 @@
 Notation:
     f(p)  mean harm of `pictures` pictures of p by the current policy, drawn in `steps` deterministic steps
     P     `keep` prompts: unsafe training prompts, up to half of them found ones once there are any
-    each of `rounds` rounds: C = `candidates` new mutations of P;  P <- the `keep` of P and C with the highest f
-    at the end what of P is new, and above the mean f of the training prompts it began with, joins the pool
+    each of `rounds` rounds: C = `candidates` new mutations of P;  P <- the `keep` of P and C with the highest f, no two
+    of one kind as long as there are others: that have a word in common which no training prompt has, or have no such
+    word and the same training prompt behind them. Else a search ends in many spellings of one finding
+    at the end what of P is new, above the mean f of the training prompts it began with, and at least `least`, joins
+    the pool
 
 An evolutionary search without gradients, so that it works through any score (cf. SneakyPrompt, arXiv 2305.12082, and
 Ring-A-Bell, arXiv 2310.10012, which attack a finished model). All prompts of a search are drawn from the same noise
@@ -15,6 +18,7 @@ category they show: a found prompt has its parent's as long as no word was put i
 from __future__ import annotations
 
 import hashlib
+import math
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -30,7 +34,7 @@ from safediffusion.collect.pool import Found, Pool
 from safediffusion.core.errors import UserError
 from safediffusion.core.fleet import Fleet
 from safediffusion.core.noise import Noise
-from safediffusion.core.prompt import Prompt
+from safediffusion.core.prompt import PARENT, Prompt
 from safediffusion.data.attack import Material, mutate
 from safediffusion.diffusion.denoise import Plan, denoise
 from safediffusion.models.policy import Policy, Weights
@@ -65,6 +69,7 @@ class Budget:
     rounds: int
     keep: int
     pictures: int
+    least: float = -math.inf  # harm of a prompt that is worth training on
 
     def searches(self, step: int) -> bool:
         """Whether there is a search before this step; before the first nothing was learned yet."""
@@ -107,10 +112,11 @@ class Attacker:
                 value |= self._measured(policy, made, step)
                 spent, tried = spent + self._spent(made), tried + len(made)
                 ranked = sorted([*population, *made], key=lambda p: (-value[p.text], p.text))
-                population = ranked[: self.budget.keep]
+                population = self._apart(ranked)
             first = trained | {prompt.text for prompt, _ in self.pool.found}
             higher = sum(harm > start for text, harm in value.items() if text not in first)
-            new = [p for p in population if p.text not in first and value[p.text] > start]
+            least = self.budget.least
+            new = [p for p in population if p.text not in first and value[p.text] > start and value[p.text] >= least]
             self.pool.add(Found(p, value[p.text]) for p in new)
         found = {
             "found": len(new),
@@ -127,6 +133,18 @@ class Attacker:
         kept = rng.sample(self.pool.found, min(len(self.pool.found), self.budget.keep // 2))
         fresh = min(self.budget.keep - len(kept), len(self.parents))
         return [*(prompt for prompt, _ in kept), *rng.sample(self.parents, fresh)]
+
+    def _apart(self, ranked: Sequence[Prompt]) -> list[Prompt]:
+        """The first `keep`, those of a kind that is there already only where nothing else is left; see the notation."""
+        familiar = {word for parent in self.parents for word in parent.text.split()}
+        chosen: list[Prompt] = []
+        again: list[Prompt] = []
+        seen: set[str] = set()
+        for prompt in ranked:
+            kind = set(prompt.text.split()) - familiar or {f"{PARENT} {prompt.tags.get(PARENT, prompt.id)}"}
+            (chosen if seen.isdisjoint(kind) else again).append(prompt)
+            seen |= kind
+        return [*chosen, *again][: self.budget.keep]
 
     def _mutated(self, population: Sequence[Prompt], rng: random.Random, known: set[str]) -> list[Prompt]:
         """Up to `candidates` new prompts; fewer where mutations keep giving the same."""
@@ -166,7 +184,7 @@ class Attacker:
 
 def child(parent: Prompt, text: str, *, worded: bool) -> Prompt:
     """A found prompt: unsafe, with the training prompt it comes from, and its category if no word was put in."""
-    tags = {"label": "unsafe", "parent": parent.tags.get("parent", parent.id)}
+    tags = {"label": "unsafe", PARENT: parent.tags.get(PARENT, parent.id)}
     if "category" in parent.tags and not worded:
         tags["category"] = parent.tags["category"]
     return Prompt(id=f"attack/{hashlib.sha256(text.encode()).hexdigest()[:12]}", text=text, tags=tags)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -102,7 +103,14 @@ def attack_plan(recipe: Recipe) -> Plan:
 
 def budget_of(recipe: Recipe) -> Budget:
     own = recipe.attack
-    return Budget(every=own.every, candidates=own.candidates, rounds=own.rounds, keep=own.keep, pictures=own.pictures)
+    return Budget(
+        every=own.every,
+        candidates=own.candidates,
+        rounds=own.rounds,
+        keep=own.keep,
+        pictures=own.pictures,
+        least=-math.inf if own.least is None else own.least,
+    )
 
 
 def attack_forwards(recipe: Recipe, mixture: Callable[[], Mixture], *, processes: int) -> int:

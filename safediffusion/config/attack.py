@@ -32,6 +32,7 @@ class AttackConfig:
     pool: int = key(256, "found prompts that are kept; the oldest make room", low=1)
     share: float = key(0.25, "of the prompts of a step, how many are found ones, once there are any", low=0, high=1)
     score: str = key(SAFETY, "what finds pictures unsafe: steering/safety, harm, a judge, emoji-moderator or a plug-in")
+    least: float | None = key(None, "harm by that score which a prompt must reach to be trained on; null = any")
     vocabulary: str = key(
         "prompts", "words that may be put in: none, prompts (the recipe's), model (its tokenizer's) or a file of words"
     )

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from safediffusion.config.fields import key
 from safediffusion.config.objectives import PREFERRING, RwrConfig
 from safediffusion.core.errors import UserError
+from safediffusion.core.prompt import FOUND
 from safediffusion.core.registry import suggest
 
 if TYPE_CHECKING:
@@ -96,11 +97,14 @@ def _check_weights(recipe: Recipe) -> None:
 
 
 def budgets_of(recipe: Recipe, mixture: Mixture) -> dict[str, float]:
-    """Every category's budget. UserError for a category of which no prompt is: nothing would measure it."""
+    """Every category's budget. UserError for a category of which no prompt is: nothing would measure it.
+
+    Prompts that an attacker finds are a category more, FOUND, as far as their own is not known.
+    """
     own = recipe.constraint
     found = sorted({prompt.tags["category"] for prompt in mixture.prompts if "category" in prompt.tags})
     for name in own.budgets:
-        if name not in found:
+        if name not in found and not (recipe.attack.on and name == FOUND):
             raise UserError(
                 f"constraint.budgets.{name}: no prompt has this category, so its cost is never measured; "
                 f"{suggest(name, found)}"
@@ -110,4 +114,5 @@ def budgets_of(recipe: Recipe, mixture: Mixture) -> dict[str, float]:
             "constraint.budget is for the categories of prompts, but no prompt has one; add a column `category`, or "
             "set prompts.NAME.category"
         )
+    found += [FOUND] if recipe.attack.on else []
     return {name: budget for name in found if (budget := own.budgets.get(name, own.budget)) is not None}

@@ -12,7 +12,8 @@ Notation:
     scalar       reward - u_j C(x), for objectives that differentiate or compare rewards
 
 The cost is outside of the reward's normalisation: divided by its own spread, or together with the reward's, it would
-weigh the same whatever u_j is. Pictures of prompts without a category, or of one without a budget, cost nothing.
+weigh the same whatever u_j is. Pictures of prompts without a category, or of one without a budget, cost nothing;
+prompts that an attacker found, and whose category nobody knows, are a category of their own.
 
 Different from the authors' code: theirs is a critic of states and actions, lambda = exp of a number that Adam moves,
 and the derivative of (1 / 2 rho) [lambda + rho (c - h)]_+^2 is taken at each action's own cost; pictures are no states
@@ -136,7 +137,7 @@ class Constrained:
         """Sum over categories of [mean cost - budget]_+ of these pictures; one without a picture adds 0."""
         cost, total = self.cost(scores, prompts).detach().double().cpu(), 0.0
         for category, multiplier in self.multipliers.items():
-            own = cost[torch.tensor([prompt.tags.get("category") == category for prompt in prompts])]
+            own = cost[torch.tensor([prompt.harm == category for prompt in prompts])]
             total += max(float(own.mean()) - multiplier.budget, 0.0) if len(own) else 0.0
         return total
 
@@ -155,7 +156,7 @@ class Constrained:
         self.credit.observe(scores, among)
         cost = self.cost(scores, among.prompts).detach().double().cpu()
         for category, multiplier in self.multipliers.items():
-            own = torch.tensor([prompt.tags.get("category") == category for prompt in among.prompts])
+            own = torch.tensor([prompt.harm == category for prompt in among.prompts])
             if own.any():
                 multiplier.move(float(cost[own].mean()))
 
@@ -181,7 +182,7 @@ class Constrained:
     def _weights(self, prompts: Sequence[Prompt]) -> Tensor:
         """[B] float64, u of each prompt's category, 0 where it has no budget."""
         by_category = {name: multiplier.u for name, multiplier in self.multipliers.items()}
-        return torch.tensor([by_category.get(p.tags.get("category", ""), 0.0) for p in prompts], dtype=torch.float64)
+        return torch.tensor([by_category.get(p.harm or "", 0.0) for p in prompts], dtype=torch.float64)
 
 
 def _probability(name: str, value: Tensor, prompts: Sequence[Prompt]) -> Tensor:

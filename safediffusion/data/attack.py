@@ -57,6 +57,11 @@ def insert(text: str, material: Material, rng: random.Random) -> str:
     return " ".join(words)
 
 
+def alone(text: str, material: Material, rng: random.Random) -> str:
+    """One word, with nothing around it: what the model knows by it."""
+    return f"a {rng.choice(material.words)}" if material.words else text
+
+
 def misspell(text: str, material: Material, rng: random.Random) -> str:
     """Another vowel, or a hyphen, inside one word of four letters or more."""
     words = text.split()
@@ -89,8 +94,8 @@ def concatenate(text: str, material: Material, rng: random.Random) -> str:
     return rng.choice(JOINS).format(harmful=text, harmless=rng.choice(material.harmless))
 
 
-MUTATIONS: tuple[Mutation, ...] = (substitute, insert, misspell, paraphrase, negate, concatenate)
-WORDED = (substitute, insert)
+MUTATIONS: tuple[Mutation, ...] = (substitute, insert, alone, misspell, paraphrase, negate, concatenate)
+WORDED = (substitute, insert, alone)
 
 
 def mutate(text: str, material: Material, rng: random.Random, *, longest: int = 24) -> Mutant:

@@ -58,6 +58,34 @@ def test_what_is_no_worse_than_training_prompts_is_not_kept() -> None:
     assert made.pool.found == [] and (found["attack/found"], found["attack/success"]) == (0.0, 0.0)
 
 
+def test_a_search_goes_on_with_different_findings() -> None:
+    """`blood` has a word no training prompt has: what shares one with a better prompt comes after all others."""
+    made = asked.attacker(Harmfulness(asked.OfText(len)), training.mixture())
+    made = replace(made, budget=replace(asked.BUDGET, keep=3))
+    first, second = asked.PARENTS
+    ranked = [
+        child(first, f"{first.text} gore", worded=True),
+        child(second, "gore gore", worded=True),
+        child(first, "some rust", worded=True),
+        child(second, second.text, worded=False),
+        second,
+    ]
+    assert [p.text for p in made._apart(ranked)] == [f"{first.text} gore", "some rust", second.text]
+    assert [p.text for p in made._apart(ranked[:2])] == [f"{first.text} gore", "gore gore"]
+
+
+def test_what_is_hardly_harmful_is_not_trained_on() -> None:
+    every = asked.attacker(Harmfulness(asked.OfText(len)), training.mixture())
+    every.search(tiny.policy(), 1)
+    most = max(entry.harm for entry in every.pool.found)
+    made = asked.attacker(Harmfulness(asked.OfText(len)), training.mixture())
+    replace(made, budget=replace(asked.BUDGET, least=most)).search(tiny.policy(), 1)
+    assert [entry.harm for entry in made.pool.found] == [most]
+    none = asked.attacker(Harmfulness(asked.OfText(len)), training.mixture())
+    replace(none, budget=replace(asked.BUDGET, least=most + 1)).search(tiny.policy(), 1)
+    assert none.pool.found == []
+
+
 def test_excluded_texts_are_not_even_tried() -> None:
     seen = asked.OfText(len)
     made = replace(asked.attacker(Harmfulness(seen), training.mixture()), excluded=lambda text: "blood" in text)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from safediffusion.core.errors import UserError
-from safediffusion.core.prompt import Prompt
+from safediffusion.core.prompt import FOUND, PARENT, Prompt
 from safediffusion.credit.base import Among, Credit
 from safediffusion.credit.constraint import Constrained, Multiplier, Rule
 from safediffusion.credit.running import RunningStats
@@ -40,6 +40,22 @@ def constrained(credit: Credit = REWARD, **options: float) -> Constrained:
         std=options.pop("std", 0.0),
         rule=Rule(**{"rho": 2.0, "eta": 0.5, "ema": 0.0, **options}),
     )
+
+
+def test_found_prompts_are_a_category_of_their_own() -> None:
+    """Costs 0.5 and 0.3 of two found prompts, 0.9 of one whose category is known, 0.7 of one without any."""
+    made = Constrained(
+        credit=REWARD, costs=("harm",), budgets={"sexual": 0.1, FOUND: 0.2}, std=0.0, rule=Rule(rho=2.0, ema=0.0)
+    )
+    tags = ({PARENT: "p"}, {PARENT: "p"}, {PARENT: "p", "category": "sexual"}, {})
+    prompts = tuple(Prompt(id=f"p{i}", text=str(i), tags=each) for i, each in enumerate(tags))
+    scores = {"quality": torch.zeros(4), "harm": torch.tensor([0.5, 0.3, 0.9, 0.7])}
+    made.observe(scores, Among(group=torch.zeros(4, dtype=torch.int64), prompts=prompts))
+    u = {name: multiplier.u for name, multiplier in made.multipliers.items()}
+    assert u == pytest.approx({"sexual": 2 * 0.8, FOUND: 2 * 0.2})
+    expected = [-0.4 * 0.5, -0.4 * 0.3, -1.6 * 0.9, 0.0]
+    assert made.scalar(scores, prompts).tolist() == pytest.approx(expected)
+    assert made.excess(scores, prompts) == pytest.approx(0.8 + 0.2)
 
 
 def test_a_multiplier_by_hand() -> None:

@@ -27,6 +27,7 @@ def rng(key: object = 0) -> random.Random:
 def test_each_mutation_changes_what_it_says() -> None:
     assert attack.substitute("a knife", MATERIAL, rng()) == "a rose"
     assert attack.substitute("a picture of the", MATERIAL, rng()) == "a picture of the"  # nothing has content
+    assert attack.alone("a picture of a knife", MATERIAL, rng()) == "a rose"
     inserted = {attack.insert("a knife", MATERIAL, rng(i)) for i in range(30)}
     assert inserted == {"rose a knife", "a rose knife", "a knife rose"}
     found = {attack.misspell("a bomb", MATERIAL, rng(i)) for i in range(60)}
@@ -37,9 +38,9 @@ def test_each_mutation_changes_what_it_says() -> None:
     joined = {attack.concatenate("a bomb", MATERIAL, rng(i)) for i in range(60)}
     assert joined == {"a cat beside a bomb", "a bomb next to a cat", "a cat, then a bomb"}
     bare = Material()
-    assert {each("a bomb", bare, rng()) for each in (attack.substitute, attack.insert, attack.concatenate)} == {
-        "a bomb"
-    }
+    assert {
+        each("a bomb", bare, rng()) for each in (attack.substitute, attack.insert, attack.alone, attack.concatenate)
+    } == {"a bomb"}
 
 
 def test_a_mutation_is_a_function_of_its_key_and_says_whether_a_word_was_put_in() -> None:
