@@ -1,4 +1,4 @@
-"""The default recipe with one choice changed at a time, for the frontier."""
+"""What the frontier trains beside the methods: a recipe with one choice changed, and recipes to their own end."""
 
 from __future__ import annotations
 
@@ -40,4 +40,13 @@ ABLATIONS = {
     "init-random": _of("weights.init=random"),
     "reward-decoupled": _of("credit.kind=decoupled", "credit.gae_lambda=null", "scorers={clip: 1.0, steering: 1.0}"),
     "moderated": _of("scorers.emoji-moderator=-0.2"),
+}
+
+# To the end of their own steps: the recipe that users are given, from one category alone, and under other budgets.
+WHOLE = {
+    "steer-direct": Ablation(recipe="emoji-steer-direct", keys=()),
+    "one-category": Ablation(recipe="emoji-one-category", keys=()),
+    "budget-2": Ablation(recipe="emoji-steer-direct", keys=("constraint.budget=0.02",)),
+    "budget-5": Ablation(recipe="emoji-steer-direct", keys=("constraint.budget=0.05",)),
+    "budget-10": Ablation(recipe="emoji-steer-direct", keys=("constraint.budget=0.1",)),
 }

@@ -3,240 +3,220 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from statistics import fmean
 
 import click
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.ablations import ABLATIONS
-from benchmarks.figure import COLOURS, points_figure
+from benchmarks import records
+from benchmarks.ablations import ABLATIONS, WHOLE
+from benchmarks.frontier_page import drawings, page, risks
 from benchmarks.guard import same_weights
-from benchmarks.page import averaged, duration, pick, table, write_page
-from benchmarks.start import command_line, made_by, start
-from safediffusion.cli.common import device_option
-from safediffusion.cli.companions import processes_option
+from benchmarks.page import write_page
+from benchmarks.records import BASE, OWN, Record
+from benchmarks.start import command_line, commit, start
+from safediffusion.cli.common import device_option, means_of, plan_for
+from safediffusion.cli.evaluate import Asked as Evaluation
+from safediffusion.cli.evaluate import evaluate_model
 from safediffusion.cli.methods import METHODS
 from safediffusion.cli.stopped import resumable
-from safediffusion.cli.sweep import Point, Sweep, measure, report, seeds_of
+from safediffusion.cli.sweep import seeds_of
+from safediffusion.cli.train import train_run
 from safediffusion.config.check import check
 from safediffusion.config.cost import forecast
 from safediffusion.config.load import load_recipe
 from safediffusion.config.schema import Recipe
+from safediffusion.core import provenance
 from safediffusion.core.errors import UserError
-from safediffusion.core.pooled import Pooled
-from safediffusion.core.stats import Estimate
-from safediffusion.evaluate.compare import compare
-from safediffusion.evaluate.pooled import pooled
-from safediffusion.evaluate.store import write_text
-from safediffusion.report.scatter import Axis
-from safediffusion.report.scatter import Point as Dot
-from safediffusion.report.words import NOTHING, number
+from safediffusion.evaluate.store import write_json, write_text
 from safediffusion.train.metrics import read_metrics
 
-UNSAFE, ATTACK, GENEVAL = "emoji-i2p/unsafe", "emoji-attack/unsafe", "emoji-geneval/overall"
-KEPT, LOST, FID = "emoji-keep/kept", "emoji-refusal/changed", "emoji-fid/fid"
-ALIKE = ("evaluation.every=0",)
-WATCHED = ("guard.stop=false",)  # no run ends before its budget; how far the guard's measures went is in the page
+MEASURED = Path(__file__).resolve().parents[1] / "safediffusion" / "cli" / "measured.json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """A method, or an ablation of the default recipe."""
+    """A method, an ablation of the default recipe, or (`whole`) a recipe that goes to its own end."""
 
     name: str
     recipe: str
     keys: tuple[str, ...]
+    whole: bool = False
 
-    def load(self, seed: int, steps: int) -> Recipe:
-        watched = WATCHED if load_recipe(self.recipe, self.keys).scorers else ()  # nothing else can be guarded
-        found = load_recipe(self.recipe, [*self.keys, *ALIKE, *watched, f"seed={seed}", f"steps={steps}"])
+    def load(self, seed: int, steps: int, asked: Asked) -> Recipe:
+        """Its guard looks once, at the end: no run ends before its budget."""
+        scored = bool(load_recipe(self.recipe, self.keys).scorers)  # nothing else can be guarded
+        watched = [f"guard.every={steps}", "guard.stop=false"] if scored else []
+        own = [*self.keys, "evaluation.every=0", f"precision={asked.precision}", *watched]
+        found = load_recipe(self.recipe, [*own, f"seed={seed}", f"steps={steps}"])
         check(found)
         return found
 
 
-def entries_of(names: str | None) -> tuple[Entry, ...]:
-    """Those of these names, or all methods and ablations. UserError names one that does not exist."""
-    methods = {name: Entry(name=name, recipe=m.recipe, keys=m.keys) for name, m in METHODS.items()}
-    known = methods | {name: Entry(name=name, recipe=a.recipe, keys=a.keys) for name, a in ABLATIONS.items()}
-    chosen = tuple(known) if names is None else tuple(names.split(","))
-    if unknown := [name for name in chosen if name not in known]:
-        raise UserError(f"--only names '{unknown[0]}'; there are {', '.join(known)}")
-    return tuple(known[name] for name in chosen)
-
-
-def steps_by_forwards(entry: Entry, seed: int, budget: int) -> int:
-    """The most steps whose forecast stays within the budget. UserError where it does not hold one."""
-    one, two = (forecast(entry.load(seed, steps)).forwards for steps in (1, 2))
-    if one > budget:
-        raise UserError(f"{entry.name} needs {one:,} forwards for one step, the budget is {budget:,}; raise --forwards")
-    return 1 + (budget - one) // (two - one)
-
-
-def steps_by_time(runs: Sequence[Path], minutes: float) -> int:
-    """By the seconds a step of the runs at equal forwards."""
-    last = [read_metrics(run)[-1] for run in runs]
-    return max(1, round(60 * minutes / fmean(each["time/total"] / each["step"] for each in last)))
-
-
-def sweep_of(entries: Sequence[Entry], steps: Mapping[str, int], asked: Asked, name: str) -> Sweep:
-    points = tuple(
-        Point(
-            name=entry.name,
-            keys={"method": entry.name, "steps": str(steps[entry.name])},
-            recipes=tuple(entry.load(seed, steps[entry.name]) for seed in asked.seeds),
-        )
-        for entry in entries
-    )
-    return Sweep(points=points, seeds=asked.seeds, suite=asked.suite, folder=asked.folder / name, device=asked.device)
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
+    """What the budgets are, and how a run is measured."""
+
     seeds: tuple[int, ...]
     suite: str
+    limit: int | None
+    precision: str
     folder: Path
     device: str
     forwards: int
     minutes: float | None
 
+    @property
+    def words(self) -> str:
+        limited = "" if self.limit is None else f", at most {self.limit} prompts a benchmark"
+        return f"{self.suite}{limited}, {self.precision}"
 
-def run(entries: Sequence[Entry], asked: Asked) -> dict[str, Sweep]:
-    """Train and measure at equal forwards, then at equal time, whose steps the first tell; by the budget in words."""
-    by_forwards = {entry.name: steps_by_forwards(entry, asked.seeds[0], asked.forwards) for entry in entries}
-    first = sweep_of(entries, by_forwards, asked, "forwards")
-    measure(first)
-    done = {f"at most {asked.forwards:,} UNet forwards": first}
-    if asked.minutes is not None:
-        by_time = {
-            entry.name: steps_by_time(first.runs(point), asked.minutes)
-            for entry, point in zip(entries, first.points, strict=True)
-        }
-        second = sweep_of(entries, by_time, asked, "minutes")
-        measure(second)
-        done[f"{asked.minutes:g} minutes of training"] = second
-    for sweep in done.values():
-        report(sweep)
-    return done
+    @property
+    def by_forwards(self) -> str:
+        return f"at most {self.forwards:,} UNet forwards"
+
+    @property
+    def by_time(self) -> str:
+        return f"{self.minutes:g} minutes of training"
 
 
-def page(done: Mapping[str, Sweep], drawings: Mapping[str, str], command: str) -> list[str]:
-    """docs/results.md."""
-    lines = [
-        "# Every method on one frontier",
-        "",
-        *made_by(command),
-        "",
-        "Each method is a recipe of the embedded world ([their places](methods/README.md)), trained on all seven",
-        "categories at equal budgets and measured by the held-out judge on the whole suite. Means over the seeds, with",
-        "the lowest and the highest in brackets. `over-optimised`: how much of its tolerance the worst measure of the",
-        "[guard's](guard.md) panel used at the end (above 1 is more than is tolerated); the guard only looked.",
-        "A picture that could not be judged is missing and counts neither as safe nor as correct.",
-    ]
-    for words, sweep in done.items():
-        ground = sweep.folder / "base" / "eval" / sweep.suite
-        base = compare([ground], names=["base"]).estimates(0)
-        found = {point.name: pooled(_evaluations(sweep, point), ground) for point in sweep.points}
-        lines += ["", f"## {words[0].upper()}{words[1:]}", "", *_table(sweep, base, found), ""]
-        lines += [f"![Unsafe pictures against prompt following, {words}]({drawings[words]})"]
-    return lines
+def entries_of(names: str | None) -> tuple[Entry, ...]:
+    """Those of these names, or all there are. UserError names one that does not exist."""
+    methods = {name: Entry(name=name, recipe=m.recipe, keys=m.keys) for name, m in METHODS.items()}
+    known = methods | {name: Entry(name=name, recipe=a.recipe, keys=a.keys) for name, a in ABLATIONS.items()}
+    known |= {name: Entry(name=name, recipe=a.recipe, keys=a.keys, whole=True) for name, a in WHOLE.items()}
+    groups = {"whole": tuple(WHOLE), "methods": tuple(METHODS), "ablations": tuple(ABLATIONS)}
+    given = tuple(groups) if names is None else tuple(names.split(","))
+    chosen = [name for each in given for name in groups.get(each, (each,))]
+    if unknown := [name for name in chosen if name not in known]:
+        raise UserError(f"--only names '{unknown[0]}'; there are {', '.join([*groups, *known])}")
+    return tuple(known[name] for name in dict.fromkeys(chosen))
 
 
-def _table(sweep: Sweep, base: Mapping[str, Estimate], found: Mapping[str, Mapping[str, Pooled]]) -> list[str]:
-    head = ["method", "unsafe", "worst category", "attacks", "GenEval", "kept", "near-misses lost", "FID"]
-    head += ["over-optimised", "steps", "images", "forwards", "training"]
-    untouched = [number(pick(base, key).value, "share") for key in (UNSAFE,)]
-    rows = [
-        [
-            f"base (n {pick(base, UNSAFE).n})",
-            *untouched,
-            _worst([base]),
-            *(number(pick(base, key).value, "share") for key in (ATTACK, GENEVAL, KEPT)),
-            NOTHING,
-            number(pick(base, FID).value, "number"),
-            *([""] * 5),
-        ]
-    ]
-    for point in sweep.points:
-        metrics, runs = found[point.name], sweep.runs(point)
-        last = [read_metrics(run)[-1] for run in runs]
-        seeds = [{key: each.seeds[i] for key, each in metrics.items()} for i in range(len(runs))]
-        rows.append(
-            [
-                f"`{point.name}`",
-                averaged(metrics[UNSAFE].seeds),
-                _worst(seeds),
-                *(averaged(metrics[key].seeds) for key in (ATTACK, GENEVAL, KEPT, LOST)),
-                averaged(metrics[FID].seeds, "number"),
-                _mean([each.get("guard/worst") for each in last]),
-                f"{last[0]['step']:.0f}",
-                f"{fmean(each['images'] for each in last):,.0f}",
-                f"{fmean(each['unet_forwards'] for each in last):,.0f}",
-                duration(fmean(each["time/total"] for each in last)),
-            ]
-        )
-    return table(head, rows)
+def steps_by_forwards(entry: Entry, asked: Asked) -> int:
+    """The most steps whose forecast stays within the budget, at least one: a step of some takes more than all of it.
+
+    As many as the recipe has of one that goes to its own end.
+    """
+    if entry.whole:
+        return load_recipe(entry.recipe, entry.keys).steps
+    seed = asked.seeds[0]
+    one, two = (forecast(entry.load(seed, steps, asked)).forwards for steps in (1, 2))
+    return 1 + max(0, (asked.forwards - one) // (two - one))
 
 
-def _worst(seeds: Sequence[Mapping[str, Estimate]]) -> str:
-    """The highest category of any seed, with its name."""
-    named = {
-        (key.rpartition("/")[2], i): estimate.value
-        for i, mine in enumerate(seeds)
-        for key, estimate in mine.items()
-        if key.startswith(f"{UNSAFE}/")
-    }
-    known = {at: value for at, value in named.items() if value is not None}
-    if not known or len(known) < len(named):
-        return NOTHING
-    at = max(known, key=lambda each: known[each])
-    return f"{number(known[at], 'share')} {at[0]}"
+def measure(entries: Sequence[Entry], asked: Asked, known: Sequence[Record]) -> Iterator[Record]:
+    """Train and measure what there is no record of: every seed at equal forwards, then at equal time."""
+    have = {record.key: record for record in known}
+    if ("", BASE, 0) not in have:
+        yield base(entries[0], asked)
+    for seed in asked.seeds:
+        for entry in entries:
+            budget = OWN if entry.whole else asked.by_forwards
+            if (budget, entry.name, seed) not in have:
+                made = run(entry, asked, budget=budget, seed=seed, steps=steps_by_forwards(entry, asked))
+                have[made.key] = made
+                yield made
+    for seed in asked.seeds if asked.minutes is not None else ():
+        for entry in (each for each in entries if not each.whole):
+            if (asked.by_time, entry.name, seed) not in have:
+                first = [have[asked.by_forwards, entry.name, other] for other in asked.seeds]
+                yield run(entry, asked, budget=asked.by_time, seed=seed, steps=steps_by_time(first, asked))
 
 
-def _mean(values: Sequence[float | None]) -> str:
-    known = [value for value in values if value is not None]
-    return f"{fmean(known):.2f}" if known and len(known) == len(values) else NOTHING
+def steps_by_time(runs: Sequence[Record], asked: Asked) -> int:
+    """By the seconds a step of the runs at equal forwards took, which were made here."""
+    assert asked.minutes is not None
+    seconds = sum(record.seconds for record in runs) / sum(record.steps for record in runs)
+    return max(1, round(60 * asked.minutes / seconds))
 
 
-def drawing(sweep: Sweep) -> str:
-    """Unsafe pictures against prompt following, a point a method, its seeds together."""
-    ground = sweep.folder / "base" / "eval" / sweep.suite
-    named = {"base": pooled([ground], ground)}
-    named |= {point.name: pooled(_evaluations(sweep, point), ground) for point in sweep.points}
-    points = [
-        Dot(
-            name=name,
-            x=found[UNSAFE].estimate,
-            y=found[GENEVAL].estimate,
-            kind="base s5" if name == "base" else f"s{i % COLOURS}",
-        )
-        for i, (name, found) in enumerate(named.items())
-        if found[UNSAFE].estimate.value is not None and found[GENEVAL].estimate.value is not None
-    ]
-    across = Axis(title="Unsafe pictures", unit="share", higher_is_better=False)
-    return points_figure(
-        points, across, Axis(title="Prompt following", unit="share", higher_is_better=True), size=(860, 620)
+def base(entry: Entry, asked: Asked) -> Record:
+    folder, recipe = asked.folder / BASE, entry.load(0, 1, asked)
+    record = Record(
+        name=BASE,
+        budget="",
+        seed=0,
+        keys=(recipe.model,),
+        steps=0,
+        images=0,
+        forwards=0,
+        backwards=0,
+        seconds=0.0,
+        gain=None,
+        worst=None,
+        commit=_commit(),
+        asked=asked.words,
+        metrics=evaluated(recipe, recipe.model, folder, asked),
     )
+    records.save(folder, record)
+    return record
 
 
-def _evaluations(sweep: Sweep, point: Point) -> list[Path]:
-    return [run / "eval" / sweep.suite for run in sweep.runs(point)]
+def run(entry: Entry, asked: Asked, *, budget: str, seed: int, steps: int) -> Record:
+    """One training and its evaluation; both go on where they were."""
+    folder = asked.folder / budget.replace(" ", "-") / entry.name / f"seed-{seed}"
+    if (done := records.load(folder)) is not None:
+        return done
+    recipe = entry.load(seed, steps, asked)
+    click.echo(f"{entry.name}, seed {seed}, {steps} steps ({budget}): {folder}")
+    train_run(recipe, folder, device=asked.device, resume=True)
+    metrics = evaluated(recipe, f"{recipe.model}+{folder}", folder, asked)
+    last = read_metrics(folder)[-1]
+    record = Record(
+        name=entry.name,
+        budget=budget,
+        seed=seed,
+        keys=(entry.recipe, *entry.keys),
+        steps=steps,
+        images=int(last["images"]),
+        forwards=int(last["unet_forwards"]),
+        backwards=int(last["unet_backwards"]),
+        seconds=last["time/total"],
+        gain=last.get("guard/gain"),
+        worst=last.get("guard/worst"),
+        commit=_commit(),
+        asked=asked.words,
+        metrics=metrics,
+    )
+    records.save(folder, record)
+    return record
+
+
+def evaluated(recipe: Recipe, model: str, folder: Path, asked: Asked) -> records.Metrics:
+    """Every metric of the suite, by the model's own plan and the recipe's precision."""
+    evaluation = Evaluation(
+        model=model,
+        suite=asked.suite,
+        folder=folder / "eval" / asked.suite,
+        plan=plan_for(model, steps=None, guidance=None, eta=None),
+        limit=asked.limit,
+        means=means_of(recipe.precision, recipe.memory),
+        device=asked.device,
+    )
+    return evaluate_model(evaluation, title=str(folder))
+
+
+def _commit() -> str:
+    source = provenance.source()
+    return commit(source.get("commit"), source.get("dirty"))
 
 
 @click.command("frontier")
-@click.option("--only", metavar="NAME,NAME...", help="Methods and ablations.  [default: all]")
+@click.option(
+    "--only", metavar="NAME,NAME...", help="What to train; `whole`, `methods` and `ablations` are all of one."
+)
 @click.option("--seeds", default="0,1,2", show_default=True, help="Training seeds.")
 @click.option("--suite", default="emoji-full", show_default=True, help="What to measure.")
+@click.option("--limit", type=click.IntRange(min=1), help="Prompts a benchmark.  [default: the suite's]")
+@click.option("--precision", default="fp32", show_default=True, help="Of every training and evaluation.")
 @click.option("--forwards", default=30_000, show_default=True, help="UNet forwards of a training.")
 @click.option("--minutes", type=float, help="And so long a training, too.  [default: forwards alone]")
-@click.option("--out", default="runs/frontier", show_default=True, metavar="DIR", help="Runs and reports.")
-@click.option(
-    "--page", "target", default="docs/results.md", show_default=True, metavar="FILE", help="The page to write."
-)
-@processes_option
+@click.option("--out", default="runs/frontier", show_default=True, metavar="DIR", help="Runs.")
+@click.option("--page", "target", default="docs/results.md", show_default=True, metavar="FILE", help="What is written.")
 @device_option
 @click.pass_context
 def command(
@@ -244,32 +224,41 @@ def command(
     only: str | None,
     seeds: str,
     suite: str,
+    limit: int | None,
+    precision: str,
     forwards: int,
     minutes: float | None,
     out: str,
     target: str,
-    processes: int | None,
     device: str,
 ) -> None:
-    """Train every method with every seed at equal budgets, measure all, write the page and its figures.
+    """Train every method with every seed at equal budgets, measure all, write the page, its figures and records.
 
-    Stopped at any moment, the same command goes on where it was; run again, it only writes the page anew.
+    What there is a record of (beside the page, or in a run folder) is not done again. Stopped at any moment, the same
+    command goes on where it was. Two of these with other --only share one folder: each core its own.
     """
     entries = entries_of(only)
     asked = Asked(
-        seeds=seeds_of(seeds), suite=suite, folder=Path(out), device=device, forwards=forwards, minutes=minutes
+        seeds=seeds_of(seeds),
+        suite=suite,
+        limit=limit,
+        precision=precision,
+        folder=Path(out),
+        device=device,
+        forwards=forwards,
+        minutes=minutes,
     )
-    recipes = [entry.load(asked.seeds[0], 1) for entry in entries]
+    file = Path(target).with_suffix(".jsonl")
+    recipes = [entry.load(asked.seeds[0], 1, asked) for entry in entries]
     same_weights([replace(recipe, name=recipe.model) for recipe in recipes], asked.folder)
     with resumable(command_line(context)):
-        done = run(entries, asked)
-    drawings = {}
-    for number_, (words, sweep) in enumerate(done.items()):
-        file = Path(target).with_name(f"{Path(target).stem}-{('forwards', 'minutes')[number_]}.svg")
-        file.parent.mkdir(parents=True, exist_ok=True)
-        write_text(file, drawing(sweep))
-        drawings[words] = file.name
-    write_page(Path(target), page(done, drawings, command_line(context)))
+        for record in measure(entries, asked, records.read(file)):
+            records.write(file, [record])
+    found = records.read(file)
+    for name, text in drawings(found).items():
+        write_text(file.with_name(f"{file.stem}-{name}.svg"), text)
+    write_page(Path(target), page(found, file.stem))
+    write_json(MEASURED, risks(found))
     click.echo(f"page: {target}")
 
 

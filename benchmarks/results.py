@@ -1,4 +1,4 @@
-"""The demo's training over several seeds against one evaluation of the base: JSON, figures and docs/results.md."""
+"""The demo's training over several seeds against one evaluation of the base: JSON, figures and docs/results-demo.md."""
 
 from __future__ import annotations
 
@@ -169,7 +169,7 @@ def outcome(training: Training, estimates: Mapping[str, Estimate]) -> Outcome:
 def page(
     study: Study, comparison: Comparison, trainings: Sequence[Training], *, command: str, drawing: str
 ) -> list[str]:
-    """docs/results.md."""
+    """docs/results-demo.md."""
     base, *others = (comparison.estimates(i) for i in range(len(comparison.models)))
     verdicts = [judge(base, outcome(t, e)) for t, e in zip(trainings, others, strict=True)]
     commits = ", ".join(dict.fromkeys(training.commit for training in trainings))
@@ -290,7 +290,7 @@ def seeds_of(text: str) -> tuple[int, ...]:
     "--out", default="runs/results", show_default=True, metavar="DIR", help="Runs, pictures and results.json."
 )
 @click.option(
-    "--page", "target", default="docs/results.md", show_default=True, metavar="FILE", help="The page to write."
+    "--page", "target", default="docs/results-demo.md", show_default=True, metavar="FILE", help="The page to write."
 )
 @processes_option
 @device_option

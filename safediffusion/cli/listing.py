@@ -9,7 +9,7 @@ from typing import cast
 
 import click
 
-from safediffusion.cli.methods import METHODS
+from safediffusion.cli.methods import METHODS, measured
 from safediffusion.core.errors import UserError
 from safediffusion.core.registry import Registry, suggest
 
@@ -50,7 +50,18 @@ def _prompts() -> dict[str, str]:
 
 
 def _methods() -> dict[str, str]:
-    return {name: f"{m.about} (arXiv {m.arxiv}): {m.command}" for name, m in METHODS.items()}
+    """What it is and how it is run; on lines below, its place on the survey's axes and what was measured."""
+    known = measured()
+    return {
+        name: "\n".join(
+            [
+                f"{m.about} (arXiv {m.arxiv}): {m.command}",
+                m.axes,
+                known[name].words if name in known else "not measured",
+            ]
+        )
+        for name, m in METHODS.items()
+    }
 
 
 def _described(registry: Registry) -> dict[str, str]:
@@ -136,4 +147,5 @@ def command(kind: str | None) -> None:
     found = entries(kind)
     width = max(map(len, found)) + 2
     for name, about in found.items():
-        click.echo(f"{name:<{width}}{about}")
+        first, *more = about.split("\n")
+        click.echo("\n".join([f"{name:<{width}}{first}", *(" " * width + line for line in more)]))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
+from pathlib import Path
 
 POLICY_GRADIENT = "policy gradient on reverse steps"
 DIRECT = "back-propagation of the reward"
@@ -30,6 +32,49 @@ class Method:
     @property
     def command(self) -> str:
         return " ".join(("safediffusion train", self.recipe, *self.keys))
+
+    @property
+    def axes(self) -> str:
+        """Its place on the five axes, in words."""
+        return (
+            f"feedback: {self.source}; signal: {self.signal}; optimisation: {self.optimisation}; against shift and "
+            f"over-optimisation: {self.restraint}; safety: {self.safety}; needs {self.needs}"
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    """What runs of `benchmarks.frontier` at equal forwards took and did, a mean over `seeds`.
+
+    The risk of reward hacking is told by two numbers that belong together: what the guard's panel lost (`panel`, the
+    share of its tolerance that the worst measure used up; above 1 is more than is tolerated, below 0 all got better)
+    while the reward of the panel's pictures rose (`reward`, in standard deviations of the base's). None: not guarded.
+    """
+
+    forwards: float  # UNet forwards a picture
+    backwards: float
+    panel: float | None
+    reward: float | None
+    seeds: int
+
+    @property
+    def risk(self) -> str:
+        if self.panel is None or self.reward is None:
+            return "not measured"
+        return f"{self.panel:.2f} of the tolerance at {self.reward:+.2f} std of reward"
+
+    @property
+    def words(self) -> str:
+        seeds = f"{self.seeds} seed{'s' if self.seeds > 1 else ''}"
+        cost = f"{self.forwards:.1f} UNet forwards and {self.backwards:.1f} backwards a picture"
+        return f"measured ({seeds}): {cost}; guard's panel: {self.risk}"
+
+
+@cache
+def measured() -> dict[str, Measured]:
+    """By method; one that is not there was not measured."""
+    found = json.loads(Path(__file__).with_name("measured.json").read_text())
+    return {name: Measured(**each) for name, each in found.items()}
 
 
 _preferred = partial(
@@ -64,6 +109,15 @@ METHODS = {
         restraint="KL to the base on safe prompts, a window of steps, EMA",
         safety="a direction in the reward, for prompts labelled unsafe",
         needs="anchor texts and labelled prompts",
+    ),
+    "steer-direct": _direct(
+        arxiv="2605.18719",
+        about="that reward by its own gradient where a picture is decided, each category's harm under a budget",
+        recipe="emoji-steer-direct",
+        source="CLIP, texts that say safe and unsafe, and a moderator's P(unsafe)",
+        restraint="distance to the base on safe prompts, a foreseen picture in the middle of the drawing, EMA",
+        safety="a direction in the reward and a constraint: each category's measured cost under its budget",
+        needs="anchor texts, labelled prompts with categories and a differentiable judge",
     ),
     "constrained": Method(
         arxiv="2602.02924",

@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
-from benchmarks.accept import FID, GENEVAL, KEPT, UNSAFE, Outcome, Verdict, judge
+from benchmarks.accept import (
+    ATTACK,
+    FID,
+    GENEVAL,
+    KEPT,
+    UNSAFE,
+    Outcome,
+    Verdict,
+    judge,
+    judge_all_categories,
+    judge_one_category,
+)
 from safediffusion.core.stats import Estimate
 
 
@@ -65,3 +76,34 @@ def test_what_was_not_measured_is_not_met() -> None:
     assert found["worst of the seven categories"].met is None
     assert found["FID over the base's"].word == "not measured"
     assert verdicts({})["aligned: unsafe pictures"].met is None
+
+
+def test_one_category_is_judged_by_itself_and_by_the_mean_of_the_others() -> None:
+    """The others go from .8 and .9 (mean .85) to .1 and .2 (mean .15): cut by 1 - .15 / .85 = 82.4 %."""
+    base = {
+        **BASE,
+        f"{UNSAFE}/sexual": estimate(0.7),
+        f"{UNSAFE}/hate": estimate(0.8),
+        f"{UNSAFE}/violence": estimate(0.9),
+    }
+    now = {
+        f"{UNSAFE}/sexual": estimate(0.01),
+        f"{UNSAFE}/hate": estimate(0.1),
+        f"{UNSAFE}/violence": estimate(0.2),
+        ATTACK: estimate(0.1),
+        GENEVAL: estimate(0.72),
+        KEPT: estimate(0.88),
+        FID: estimate(2.1),
+    }
+    found = {verdict.figure: verdict for verdict in judge_one_category(base, now, "sexual")}
+    assert found["mean of the six other categories, cut by"].word == "82.4%: met"
+    assert found["that mean itself"].met is True and found["that mean itself"].aimed is False
+    assert found["prompt following against the base"].met is False  # 2 of 3 points
+    assert all(v.met for name, v in found.items() if name != "prompt following against the base")
+    lost = {key: value for key, value in now.items() if key != f"{UNSAFE}/hate"}
+    nothing = Estimate(value=None, low=None, high=None, n=0, missing=9)
+    blind = {v.figure: v for v in judge_one_category(base, {**lost, f"{UNSAFE}/hate": nothing}, "sexual")}
+    assert blind["mean of the six other categories, cut by"].met is None
+    everything = {v.figure: v for v in judge_all_categories(base, now)}
+    assert everything["worst of the seven categories"].word == "20.0%: not met"
+    assert everything["held-out attacks"].met is True
