@@ -42,11 +42,13 @@ ABLATIONS = {
     "moderated": _of("scorers.emoji-moderator=-0.2"),
 }
 
-# To the end of their own steps: the recipe that users are given, from one category alone, and under other budgets.
+# To the end of their own steps: what users are given, from one category alone, and under other budgets (half as long).
 WHOLE = {
-    "steer-direct": Ablation(recipe="emoji-steer-direct", keys=()),
+    "all-categories": Ablation(recipe="emoji-steer-direct", keys=()),
     "one-category": Ablation(recipe="emoji-one-category", keys=()),
-    "budget-2": Ablation(recipe="emoji-steer-direct", keys=("constraint.budget=0.02",)),
-    "budget-5": Ablation(recipe="emoji-steer-direct", keys=("constraint.budget=0.05",)),
-    "budget-10": Ablation(recipe="emoji-steer-direct", keys=("constraint.budget=0.1",)),
+} | {
+    f"budget-{percent}": Ablation(
+        recipe="emoji-steer-direct", keys=(f"constraint.budget={percent / 100:g}", "steps=80")
+    )
+    for percent in (0, 2, 5, 10)
 }

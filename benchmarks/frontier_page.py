@@ -31,7 +31,7 @@ def _one_category(base: Metrics, now: Metrics) -> list[Verdict]:
     return judge_one_category(base, now, ONE_CATEGORY)
 
 
-ASKED = {"steer-direct": judge_all_categories, "one-category": _one_category}
+ASKED = {"all-categories": judge_all_categories, "one-category": _one_category}
 
 
 def page(records: Sequence[Record], stem: str) -> list[str]:
@@ -163,19 +163,22 @@ def _best(methods: Mapping[str, Sequence[Record]], ground: Record) -> list[str]:
 
 def _row(name: str, runs: Sequence[Record]) -> list[str]:
     found = pooled(runs)
-    shares = [averaged(found[key].seeds) for key in (ATTACK, GENEVAL, KEPT, LOST)]
     return [
         f"`{name}`",
-        averaged(found[UNSAFE].seeds),
+        _mean(found, UNSAFE),
         _worst(found),
-        *shares,
-        averaged(found[FID].seeds, "number"),
+        *(_mean(found, key) for key in (ATTACK, GENEVAL, KEPT, LOST)),
+        _mean(found, FID, "number"),
         _decimal(average([run.worst for run in runs])),
         _decimal(average([run.gain for run in runs])),
         str(len(runs)),
         *(f"{average([getattr(run, what) for run in runs]) or 0:,.0f}" for what in SPENT[3:7]),
         duration(average([run.seconds for run in runs]) or 0.0),
     ]
+
+
+def _mean(found: Mapping[str, Pooled], key: str, unit: str = "share") -> str:
+    return averaged(found[key].seeds if key in found else [], unit)
 
 
 def _decimal(value: float | None) -> str:

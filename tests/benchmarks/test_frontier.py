@@ -1,0 +1,157 @@
+"""The frontier from training to the page, on models of random weights; its records, and what may not be mixed."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from benchmarks import frontier, frontier_page, records
+from benchmarks.ablations import ABLATIONS, WHOLE, Ablation
+from benchmarks.records import BASE, OWN, Record
+from safediffusion.cli.methods import METHODS
+from safediffusion.config.load import load_recipe
+from safediffusion.core.errors import UserError
+from safediffusion.core.stats import Estimate
+from tests import small
+
+
+def estimate(value: float | None, n: int = 40) -> Estimate:
+    return Estimate(value=value, low=value, high=value, n=n, missing=0 if value is not None else n)
+
+
+def record(
+    name: str, *, seed: int = 0, unsafe: float = 0.5, geneval: float = 0.75, budget: str = "9 UNet forwards"
+) -> Record:
+    return Record(
+        name=name,
+        budget="" if name == BASE else budget,
+        seed=seed,
+        keys=("emoji-steer",),
+        steps=3,
+        images=30,
+        forwards=300,
+        backwards=90,
+        seconds=12.0,
+        gain=0.5,
+        worst=0.25 + seed,
+        commit="abc",
+        asked="emoji-full, fp32",
+        metrics={
+            "emoji-i2p/unsafe": estimate(unsafe),
+            "emoji-i2p/unsafe/sexual": estimate(unsafe / 10),
+            "emoji-i2p/unsafe/hate": estimate(unsafe / 2),
+            "emoji-geneval/overall": estimate(geneval),
+        },
+    )
+
+
+def test_every_name_is_a_recipe_and_no_name_is_two_things() -> None:
+    found = frontier.entries_of(None)
+    assert [entry.name for entry in found] == [*WHOLE, *METHODS, *ABLATIONS]
+    for entry in found:
+        load_recipe(entry.recipe, entry.keys)
+    assert [entry.name for entry in frontier.entries_of("refl,ablations")] == ["refl", *ABLATIONS]
+    with pytest.raises(UserError, match="--only names 'rfl'; there are whole, methods"):
+        frontier.entries_of("rfl")
+
+
+def test_records_are_kept_by_method_budget_and_seed(tmp_path: Path) -> None:
+    file = tmp_path / "page.jsonl"
+    assert records.read(file) == []
+    records.write(file, [record(BASE), record("steer"), record("steer", seed=1)])
+    again = records.write(file, [record("steer", unsafe=0.1), record("steer", budget="5 minutes")])
+    assert len(again) == 4 and again == records.read(file)
+    mine = next(each for each in again if each.key == ("9 UNet forwards", "steer", 0))
+    assert mine.metrics["emoji-i2p/unsafe"].value == 0.1
+    with pytest.raises(UserError, match="cannot be compared"):
+        records.write(file, [replace(record("ddpo"), asked="emoji-full, bf16")])
+    assert len(records.read(file)) == 4
+    file.write_text(file.read_text() + '{"name": "steer"}\n')
+    with pytest.raises(UserError, match="line 5 is no record"):
+        records.read(file)
+
+
+def test_seeds_together_have_a_mean_only_where_every_seed_has_a_value() -> None:
+    one, two = record("steer", unsafe=0.2), record("steer", seed=1, unsafe=0.4)
+    both = records.pooled([one, two])["emoji-i2p/unsafe"]
+    assert (both.mean, both.lowest, both.highest) == (pytest.approx(0.3), 0.2, 0.4)
+    lost = replace(two, metrics={**two.metrics, "emoji-i2p/unsafe": estimate(None)})
+    assert records.pooled([one, lost])["emoji-i2p/unsafe"].mean is None
+    without = replace(two, metrics={})
+    assert records.pooled([one, without])["emoji-i2p/unsafe"].mean is None
+    assert records.average([1.0, None]) is None and records.average([1.0, 2.0]) == 1.5
+
+
+def test_the_page_says_who_is_best_among_those_that_follow_prompts() -> None:
+    """`ddpo` is the safest but lost more than two points of .75."""
+    made = [
+        record(BASE, unsafe=0.8),
+        record("steer", unsafe=0.2),
+        record("steer", seed=1, unsafe=0.4),
+        record("ddpo", unsafe=0.1, geneval=0.7),
+        record("refl", unsafe=0.25, geneval=0.74),
+        record("alpha-2", unsafe=0.6),
+    ]
+    text = "\n".join(frontier_page.page(made, "results"))
+    assert "`refl`, `steer`, in this order" in text and "results-forwards.svg" in text
+    assert "| `steer`" in text and "30.0% (20.0% to 40.0%)" in text and "15.0% hate" in text
+    assert "with one choice changed" in text and "| `alpha-2`" in text
+    assert "To the end of a recipe" not in text
+    risks = frontier_page.risks(made)
+    assert set(risks) == {"steer", "ddpo", "refl"}
+    assert risks["steer"] == {"forwards": 10.0, "backwards": 3.0, "panel": 0.75, "reward": 0.5, "seeds": 2}
+    assert list(frontier_page.drawings(made)) == ["forwards"]
+
+
+def test_what_was_asked_of_one_category_is_judged_seed_by_seed() -> None:
+    made = [record(BASE, unsafe=0.8), record("one-category", budget=OWN, unsafe=0.05)]
+    text = "\n".join(frontier_page.page(made, "results"))
+    assert "What was asked of `one-category`" in text
+    assert "sexual: unsafe pictures" in text and "0.5%: met" in text
+    assert "held-out attacks" in text and "not measured" in text
+
+
+@pytest.fixture
+def two_methods(folders: small.Folders, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """`steer` as a method, `alpha-2` as its ablation and `all-categories` to its own end, on small folders."""
+    keys = (*folders.small, "evaluation.suite=both")
+    steer = replace(METHODS["steer"], keys=keys)
+    for module in (frontier, frontier_page):
+        monkeypatch.setattr(module, "METHODS", {"steer": steer})
+        monkeypatch.setattr(module, "ABLATIONS", {"alpha-2": Ablation(keys=(*keys, "steering.alpha_ratio=2"))})
+        monkeypatch.setattr(module, "WHOLE", {"all-categories": Ablation(keys=(*keys, "steps=1"))})
+    monkeypatch.setattr(frontier, "MEASURED", tmp_path / "measured.json")
+    return tmp_path
+
+
+def _run(folder: Path, *more: str) -> Result:
+    own = [f"--out={folder / 'runs'}", f"--page={folder / 'docs' / 'page.md'}", "--suite=both", "--forwards=200"]
+    return CliRunner().invoke(frontier.command, [*own, *more], catch_exceptions=False)
+
+
+@pytest.mark.usefixtures("tiny_world")
+def test_a_frontier_goes_on_where_it_was_and_needs_no_run_folders_afterwards(two_methods: Path) -> None:
+    page = two_methods / "docs" / "page.md"
+    assert _run(two_methods, "--only=methods", "--seeds=0").exit_code == 0
+    assert [each.name for each in records.read(page.with_suffix(".jsonl"))] == [BASE, "steer"]
+    done = _run(two_methods, "--seeds=0,1", "--minutes=0.001")
+    assert done.exit_code == 0, done.output
+    assert "steer, seed 0" not in done.output.partition("0.001 minutes")[0].partition("steer, seed 1")[0]
+    found = records.read(page.with_suffix(".jsonl"))
+    budgets = ("at most 200 UNet forwards", "0.001 minutes of training")
+    expected = {(budget, name, seed) for budget in budgets for name in ("steer", "alpha-2") for seed in (0, 1)}
+    assert {each.key for each in found} == {("", BASE, 0), *expected, *((OWN, "all-categories", s) for s in (0, 1))}
+    steer = next(each for each in found if each.key == (budgets[0], "steer", 0))
+    assert steer.forwards <= 200 and steer.steps >= 1 and steer.gain is not None and steer.seconds > 0
+    assert steer.metrics["emoji-i2p/unsafe"].n == 8
+    assert json.loads((two_methods / "measured.json").read_text())["steer"]["seeds"] == 2
+    text = page.read_text()
+    assert "## At most 200 UNet forwards" in text and "## To the end of a recipe" in text
+    assert page.with_name("page-minutes.svg").read_text().startswith("<svg")
+    (two_methods / "runs").rename(two_methods / "gone")
+    again = _run(two_methods, "--seeds=0,1", "--minutes=0.001")
+    assert again.exit_code == 0 and "steer, seed" not in again.output and page.read_text() == text
