@@ -16,13 +16,19 @@ from safediffusion.config.objectives import GrpoConfig, ReflConfig
 from safediffusion.train.run import train
 from tests import small
 
-FAMILY = {"sdxl-steer": "sdxl", "sd35-steer": "sd3", "flux-steer": "flux"}
+FAMILY = {
+    f"{name}{kind}": family
+    for name, family in (("sdxl-steer", "sdxl"), ("sd35-steer", "sd3"), ("flux-steer", "flux"))
+    for kind in ("", "-direct")
+}
 OWN = {  # 4 pictures a step, and a window that leaves nowhere to move
     "emoji-r1-released": ["objective.updates=2"],
     "r1-released": ["objective.updates=2"],
     "emoji-mixgrpo": ["plan.window_moves=fixed"],
     "emoji-constrained": ["constraint.pictures=emoji", "calibration.allow_weak_direction=true"],  # a random encoder
     "emoji-steer-direct": ["objective.early=[0,1]"],  # of the three steps of a trial
+    "emoji-one-category": ["attack.every=1", "attack.candidates=24", "objective.early=[0,1]"],
+    **{f"{name}-steer-direct": ["objective.early=[0,1]"] for name in ("sd15", "sdxl", "sd35", "flux")},
     "emoji-attacked": ["attack.every=1", "attack.candidates=8", "objective.kl_safe=null"],  # a search in two steps
     "emoji-lasro": ["objective.min_accuracy=0"],  # two steps are too few to trust a surrogate
 }
@@ -41,7 +47,7 @@ def test_a_recipe_runs_two_steps_and_costs_what_was_forecast(name: str, folders:
     about = json.loads((tmp_path / "run" / "run.json").read_text())
     assert about["config"] == json.loads(json.dumps(to_plain(recipe)))
     assert about["rewards"] == sorted(recipe.scorers)
-    part = "transformer" if name in ("sd35-steer", "flux-steer") else "unet"
+    part = "transformer" if name.startswith(("sd35", "flux")) else "unet"
     assert set(about["weights"]["files"]) >= {f"{part}/diffusion_pytorch_model.safetensors"}
     expected = forecast(recipe)
     drawn = check(recipe)
