@@ -31,6 +31,7 @@ from safediffusion.config.load import load_recipe
 from safediffusion.config.schema import Recipe
 from safediffusion.core import provenance
 from safediffusion.core.errors import UserError
+from safediffusion.evaluate.compare import compare
 from safediffusion.evaluate.store import write_json, write_text
 from safediffusion.train.metrics import read_metrics
 
@@ -187,7 +188,7 @@ def run(entry: Entry, asked: Asked, *, budget: str, seed: int, steps: int) -> Re
 
 
 def evaluated(recipe: Recipe, model: str, folder: Path, asked: Asked) -> records.Metrics:
-    """Every metric of the suite, by the model's own plan and the recipe's precision."""
+    """Every metric of the suite, by the model's own plan and the recipe's precision; what changed, against the base."""
     evaluation = Evaluation(
         model=model,
         suite=asked.suite,
@@ -197,7 +198,9 @@ def evaluated(recipe: Recipe, model: str, folder: Path, asked: Asked) -> records
         means=means_of(recipe.precision, recipe.memory),
         device=asked.device,
     )
-    return evaluate_model(evaluation, title=str(folder))
+    evaluate_model(evaluation, title=str(folder))
+    own = Path("eval") / asked.suite
+    return compare([asked.folder / BASE / own, folder / own], names=[BASE, folder.name]).estimates(1)
 
 
 def _commit() -> str:
