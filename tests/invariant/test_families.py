@@ -37,7 +37,9 @@ def test_the_ratio_is_exactly_one_and_the_weights_move(family: str, dtype: torch
     made = trainer(family, full=full, dtype=dtype)
     before = tiny.flat(made.policy)
     metrics = made.step(0)
-    assert metrics["loss/ratio"] == 1.0 and metrics["loss/clipped"] == 0.0 and metrics["loss/kl"] == 0.0
+    assert metrics["loss/ratio"] == 1.0 and metrics["loss/clipped"] == 0.0
+    # the reference of full weights is a copy: some processors round float16 products by where their operands lie
+    assert metrics["loss/kl"] <= (1e-5 if dtype is torch.float16 and full else 0.0)
     assert metrics["grad/norm"] > 0 and not torch.equal(tiny.flat(made.policy), before)
     assert made.step(1)["loss/kl"] > 0
 
