@@ -10,8 +10,10 @@ from safediffusion.worlds.emoji.assets import pipeline_folder
 from safediffusion.worlds.emoji.build.foreseen import _jittered, foreseen
 from safediffusion.worlds.emoji.scenes import dataset
 from tests import tiny
+from tests.worlds.fonts import needs_font
 
 
+@needs_font
 @pytest.mark.parametrize("batch", [4, 12])
 def test_a_half_drawn_picture_resembles_its_own_scene(batch: int) -> None:
     samples, pictures = dataset(12, 21)

@@ -15,10 +15,7 @@ from safediffusion.worlds.emoji.benchmarks import stands
 from safediffusion.worlds.emoji.judge import CELL
 from safediffusion.worlds.emoji.scenes import KINDS, SIZE, Placed, Sample, Scene
 from safediffusion.worlds.emoji.vocabulary import BACKGROUNDS, UNSAFE
-
-needs_font = pytest.mark.skipif(
-    not any(path.exists() for path in scenes._FONTS), reason="the Noto Color Emoji font is not installed"
-)
+from tests.worlds.fonts import needs_font
 
 
 def drawn(kind: str, count: int = 300, **options: float) -> list[Sample]:
