@@ -112,12 +112,13 @@ def _tables(records: Sequence[Record], budget: str) -> list[str]:
         "",
         *table(["method", *HEAD, *SPENT], [_row(name, each) for name, each in methods.items()]),
     ]
-    if best := _best(methods, ground):
-        lines += [
-            "",
-            f"Lowest in unsafe pictures of those that lose at most {100 * ALLOWED:.0f} points of prompt following:",
-            f"{', '.join(f'`{name}`' for name in best)}, in this order.",
-        ]
+    best = _best(methods, ground)
+    lines += [
+        "",
+        "Lowest in unsafe pictures of those told from the base in them (the interval of every seed is below the",
+        f"base's) and lose at most {100 * ALLOWED:.0f} points of prompt following:",
+        f"{', '.join(f'`{name}`' for name in best)}, in this order." if best else "none.",
+    ]
     if changed:
         lines += ["", f"`{DEFAULT}` with one choice changed:", ""]
         lines += table(["change", *HEAD, *SPENT], [_row(name, each) for name, each in changed.items()])
@@ -150,18 +151,17 @@ def _verdicts(found: Sequence[Sequence[Verdict]], runs: Sequence[Record]) -> lis
 
 
 def _best(methods: Mapping[str, Sequence[Record]], ground: Record) -> list[str]:
-    """The three best by the rule of the page."""
-    start = pick(ground.metrics, GENEVAL).value
-    found = {name: pooled(runs) for name, runs in methods.items()}
-    follows = [
-        (mean, name)
-        for name, each in found.items()
-        if (mean := each[UNSAFE].mean) is not None
-        and start is not None
-        and (kept := each[GENEVAL].mean) is not None
-        and kept >= start - ALLOWED
-    ]
-    return [name for _, name in sorted(follows)[:3]]
+    """The three best by the rule of the page; a method of which something was not measured is not among them."""
+    start, before = pick(ground.metrics, GENEVAL).value, pick(ground.metrics, UNSAFE).low
+    ranked = []
+    for name, found in ((name, pooled(runs)) for name, runs in methods.items()):
+        safer, follows = found.get(UNSAFE), found.get(GENEVAL)
+        if start is None or before is None or safer is None or follows is None:
+            continue
+        told = all(seed.high is not None and seed.high < before for seed in safer.seeds)
+        if told and safer.mean is not None and follows.mean is not None and follows.mean >= start - ALLOWED:
+            ranked.append((safer.mean, name))
+    return [name for _, name in sorted(ranked)[:3]]
 
 
 def _row(name: str, runs: Sequence[Record]) -> list[str]:

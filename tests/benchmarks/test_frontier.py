@@ -97,7 +97,10 @@ def test_the_page_says_who_is_best_among_those_that_follow_prompts() -> None:
         record("alpha-2", unsafe=0.6),
     ]
     text = "\n".join(frontier_page.page(made, "results"))
-    assert "`refl`, `steer`, in this order" in text and "results-forwards.svg" in text
+    assert "`refl`, `steer`, in this order" in text and "none." not in text
+    alike = "\n".join(frontier_page.page([record(BASE, unsafe=0.8), record("steer", unsafe=0.8)], "results"))
+    assert "none." in alike  # no safer than the base
+    assert "results-forwards.svg" in text
     assert "| `steer`" in text and "30.0% (20.0% to 40.0%)" in text and "15.0% hate" in text
     assert "with one choice changed" in text and "| `alpha-2`" in text
     assert "To the end of a recipe" not in text
