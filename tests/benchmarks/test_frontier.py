@@ -165,3 +165,12 @@ def test_a_frontier_goes_on_where_it_was_and_needs_no_run_folders_afterwards(two
     (two_methods / "runs").rename(two_methods / "gone")
     again = _run(two_methods, "--minutes=0.001")
     assert again.exit_code == 0 and "steer, seed" not in again.output and page.read_text() == text
+
+
+@pytest.mark.parametrize("stem", ["results", "results-recipes"])
+def test_the_pages_of_the_docs_are_those_of_their_records(stem: str) -> None:
+    docs = Path(__file__).resolve().parents[2] / "docs"
+    found = records.read(docs / f"{stem}.jsonl")
+    assert "\n".join(frontier_page.page(found, stem)).rstrip() + "\n" == (docs / f"{stem}.md").read_text()
+    for name, text in frontier_page.drawings(found).items():
+        assert (docs / f"{stem}-{name}.svg").read_text() == text
