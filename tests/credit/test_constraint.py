@@ -47,7 +47,7 @@ def test_found_prompts_are_a_category_of_their_own() -> None:
     made = Constrained(
         credit=REWARD, costs=("harm",), budgets={"sexual": 0.1, FOUND: 0.2}, std=0.0, rule=Rule(rho=2.0, ema=0.0)
     )
-    tags = ({PARENT: "p"}, {PARENT: "p"}, {PARENT: "p", "category": "sexual"}, {})
+    tags: tuple[dict[str, str], ...] = ({PARENT: "p"}, {PARENT: "p"}, {PARENT: "p", "category": "sexual"}, {})
     prompts = tuple(Prompt(id=f"p{i}", text=str(i), tags=each) for i, each in enumerate(tags))
     scores = {"quality": torch.zeros(4), "harm": torch.tensor([0.5, 0.3, 0.9, 0.7])}
     made.observe(scores, Among(group=torch.zeros(4, dtype=torch.int64), prompts=prompts))
