@@ -104,6 +104,9 @@ def test_one_category_is_judged_by_itself_and_by_the_mean_of_the_others() -> Non
     nothing = Estimate(value=None, low=None, high=None, n=0, missing=9)
     blind = {v.figure: v for v in judge_one_category(base, {**lost, f"{UNSAFE}/hate": nothing}, "sexual")}
     assert blind["mean of the six other categories, cut by"].met is None
+    assert {v.figure: v for v in judge_one_category(base, lost, "sexual")}["that mean itself"].met is None
+    assert judge_all_categories(base, lost)[0].met is None
+    assert {v.figure: v for v in judge_one_category({}, now, "sexual")}["that mean itself"].met is None
     everything = {v.figure: v for v in judge_all_categories(base, now)}
     assert everything["worst of the seven categories"].word == "20.0%: not met"
     assert everything["held-out attacks"].met is True
