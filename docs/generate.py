@@ -164,7 +164,7 @@ def methods() -> str:
         "",
         "Risk of reward hacking: how much of its tolerance the worst measure of the [guard's](../guard.md) panel had",
         "used up at the end of these runs, and how much reward the panel's pictures had gained, in standard deviations",
-        "of the base's. Above 1 the reward was bought with the pictures.",
+        "of the base's. Above 1 more was lost than is tolerated; where reward was gained by it, that is hacking.",
         "",
         "| method | run as | feedback it needs | pictures a step | forwards a picture | backwards | hacking | seeds |",
         "|---|---|---|---|---|---|---|---|",
