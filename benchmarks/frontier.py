@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 
 import click
@@ -97,6 +98,7 @@ def entries_of(names: str | None) -> tuple[Entry, ...]:
     return tuple(known[name] for name in dict.fromkeys(chosen))
 
 
+@cache
 def steps_by_forwards(entry: Entry, asked: Asked) -> int:
     """The most steps whose forecast stays within the budget, at least one: a step of some takes more than all of it.
 
