@@ -151,7 +151,7 @@ def base(entry: Entry, asked: Asked) -> Record:
         seconds=0.0,
         gain=None,
         worst=None,
-        commit=_commit(),
+        commit=commit(provenance.source()),
         asked=asked.words,
         metrics=evaluated(recipe, recipe.model, folder, asked),
     )
@@ -181,7 +181,7 @@ def run(entry: Entry, asked: Asked, *, budget: str, seed: int, steps: int) -> Re
         seconds=last["time/total"],
         gain=last.get("guard/gain"),
         worst=last.get("guard/worst"),
-        commit=_commit(),
+        commit=commit(provenance.source()),
         asked=asked.words,
         metrics=metrics,
     )
@@ -203,11 +203,6 @@ def evaluated(recipe: Recipe, model: str, folder: Path, asked: Asked) -> records
     evaluate_model(evaluation, title=str(folder))
     own = Path("eval") / asked.suite
     return compare([asked.folder / BASE / own, folder / own], names=[BASE, folder.name]).estimates(1)
-
-
-def _commit() -> str:
-    source = provenance.source()
-    return commit(source.get("commit"), source.get("dirty"))
 
 
 @click.command("frontier")

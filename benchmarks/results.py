@@ -139,8 +139,7 @@ def _evaluate(study: Study, model: str, folder: Path, watch: Stopwatch) -> None:
 
 def commit_of(run: Path) -> str:
     """The commit a run was trained at."""
-    source = read_json(run / "run.json").get("source") or {}
-    return commit(source.get("commit"), source.get("dirty"))
+    return commit(read_json(run / "run.json").get("source") or {})
 
 
 def document(study: Study, comparison: Comparison, trainings: Sequence[Training]) -> dict[str, Any]:
