@@ -7,7 +7,8 @@ import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-HEIGHT, LETTER, LONGEST = 16.0, 7.0, 26
+HEIGHT, LONGEST = 16.0, 26
+THIN, LETTER, BROAD = 6.0, 9.0, 11.0
 REACHES = (10.0, 18.0, 30.0, 46.0, 66.0, 90.0, 120.0)
 TURNS = 16
 
@@ -43,8 +44,16 @@ def shortened(text: str) -> str:
 
 
 def width(text: str) -> float:
-    """A generous guess of how wide the text is drawn; East Asian letters and signs count double."""
-    return sum(2 * LETTER if unicodedata.east_asian_width(c) in "WF" else LETTER for c in text) + 4
+    """How wide the text is drawn in bold DejaVu Sans or a narrower font; East Asian letters and signs count double."""
+    return sum(map(_advance, text)) + 4
+
+
+def _advance(letter: str) -> float:
+    if unicodedata.east_asian_width(letter) in "WF":
+        return 2 * LETTER
+    if letter in "Ifijlrt .,:;!'|/()[]-":
+        return THIN
+    return BROAD if letter.isupper() or letter in "mw%@" else LETTER
 
 
 def place(points: Sequence[tuple[float, float]], texts: Sequence[str], taken: Sequence[Box], frame: Box) -> list[Box]:

@@ -183,8 +183,9 @@ def _titles(room: float, frame: Box, across: Axis, up: Axis) -> list[Html]:
     bottom, right = frame.y + frame.h, frame.x + frame.w
     arrow = {(False, True): "↖", (True, True): "↗", (False, False): "↙", (True, False): "↘"}
     to_right, to_top = across.higher_is_better, up.higher_is_better
+    above = _title(up, room)
     return [
-        _text(min(frame.x, max(2.0, room - labels.width(up.title))), 15, _title(up, room), "start", "axis"),
+        _text(min(frame.x, max(2.0, room - labels.width(above))), 15, above, "start", "axis"),
         _text(right, bottom + 52, _title(across, room), "end", "axis"),
         _text(
             right if to_right else frame.x,
@@ -198,7 +199,7 @@ def _titles(room: float, frame: Box, across: Axis, up: Axis) -> list[Html]:
 
 def _title(axis: Axis, room: float) -> str:
     whole = f"{axis.title}, {'higher' if axis.higher_is_better else 'lower'} is better"
-    return whole if labels.width(whole) < room - LEFT else axis.title
+    return whole if labels.width(whole) < room else axis.title
 
 
 def _text(x: float, y: float, text: str, anchor: str, kind: str = "faint") -> Html:
