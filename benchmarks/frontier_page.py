@@ -8,7 +8,7 @@ from benchmarks.ablations import ABLATIONS, DEFAULT, WHOLE
 from benchmarks.accept import Verdict, judge_all_categories, judge_one_category
 from benchmarks.figure import COLOURS, points_figure
 from benchmarks.page import averaged, duration, measured, pick, table
-from benchmarks.records import BASE, OWN, Metrics, Record, average, pooled
+from benchmarks.records import BASE, OWN, Metrics, Record, average, kind, pooled
 from safediffusion.cli.methods import METHODS
 from safediffusion.core.pooled import Pooled
 from safediffusion.report.scatter import Axis
@@ -69,7 +69,7 @@ def risks(records: Sequence[Record]) -> dict[str, dict[str, float | int | None]]
     budget = _budgets(records).get("forwards", "")
     return {
         name: {
-            "forwards": round(sum(each.forwards for each in runs) / sum(each.images for each in runs), 1),
+            "forwards": round(sum(run.forwards - run.start for run in runs) / sum(run.images for run in runs), 1),
             "backwards": round(sum(each.backwards for each in runs) / sum(each.images for each in runs), 1),
             "panel": _rounded(average([each.worst for each in runs])),
             "reward": _rounded(average([each.gain for each in runs])),
@@ -89,9 +89,9 @@ def _base(records: Sequence[Record]) -> Record:
 
 
 def _budgets(records: Sequence[Record]) -> dict[str, str]:
-    """Short name -> budget in words; the file has one of each."""
-    found = {record.budget for record in records} - {""}
-    return {name: budget for name in ("forwards", "minutes") for budget in sorted(found) if name in budget}
+    """Short name -> budget in words."""
+    found = {kind(record.budget): record.budget for record in records}
+    return {name: found[name] for name in ("forwards", "minutes") if name in found}
 
 
 def _runs(records: Sequence[Record], budget: str) -> dict[str, list[Record]]:

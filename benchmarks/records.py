@@ -13,6 +13,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from filelock import FileLock
+
 from safediffusion.core.errors import UserError
 from safediffusion.core.pooled import Pooled, pool
 from safediffusion.core.stats import Estimate
@@ -36,6 +38,7 @@ class Record:
     steps: int
     images: int
     forwards: int
+    start: int  # of them before the first update, by the forecast
     backwards: int
     seconds: float  # of training alone
     gain: float | None  # reward of the guard's panel over the base's, in standard deviations of the latter's pictures
@@ -47,6 +50,11 @@ class Record:
     @property
     def key(self) -> tuple[str, str, int]:
         return self.budget, self.name, self.seed
+
+
+def kind(budget: str) -> str:
+    """`forwards`, `minutes` or nothing: a page has one budget of each."""
+    return next((each for each in ("forwards", "minutes") if each in budget), "")
 
 
 def save(folder: Path, record: Record) -> None:
@@ -73,8 +81,19 @@ def read(path: Path) -> list[Record]:
 def write(path: Path, records: Iterable[Record]) -> list[Record]:
     """What the file holds afterwards, in order: the given records, and what was there of other runs.
 
-    UserError where they were not all asked alike.
+    Processes that share the file wait for each other. UserError where they were not all asked alike.
     """
+    with locked(path):
+        return _written(path, records)
+
+
+def locked(path: Path) -> FileLock:
+    """Other processes that ask for the same path wait."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return FileLock(path.with_name(f".{path.name}.lock"))
+
+
+def _written(path: Path, records: Iterable[Record]) -> list[Record]:
     whole = {record.key: record for record in (*read(path), *records)}
     if len(asked := sorted({record.asked for record in whole.values()})) > 1:
         raise UserError(
@@ -82,7 +101,6 @@ def write(path: Path, records: Iterable[Record]) -> list[Record]:
             "--suite, --limit and --precision, or another --page"
         )
     ordered = [whole[key] for key in sorted(whole)]
-    path.parent.mkdir(parents=True, exist_ok=True)
     write_text(path, "".join(json.dumps(_plain(record)) + "\n" for record in ordered))
     return ordered
 

@@ -44,14 +44,14 @@ class Method:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measured:
-    """What runs of `benchmarks.frontier` at equal forwards took and did, a mean over `seeds`.
+    """What runs of `benchmarks.frontier` within one budget of forwards took and did, a mean over `seeds`.
 
     The risk of reward hacking is told by two numbers that belong together: what the guard's panel lost (`panel`, the
     share of its tolerance that the worst measure used up; above 1 is more than is tolerated, below 0 all got better)
     while the reward of the panel's pictures rose (`reward`, in standard deviations of the base's). None: not guarded.
     """
 
-    forwards: float  # UNet forwards a picture
+    forwards: float  # UNet forwards a picture, without those before the first update
     backwards: float
     panel: float | None
     reward: float | None

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
+from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
 
-from benchmarks import frontier, frontier_page, records
+from benchmarks import frontier, frontier_page, records, study
 from benchmarks.ablations import ABLATIONS, WHOLE, Ablation
 from benchmarks.records import BASE, OWN, Record
 from safediffusion.cli.methods import METHODS
@@ -34,6 +36,7 @@ def record(
         steps=3,
         images=30,
         forwards=300,
+        start=60,
         backwards=90,
         seconds=12.0,
         gain=0.5,
@@ -50,13 +53,13 @@ def record(
 
 
 def test_every_name_is_a_recipe_and_no_name_is_two_things() -> None:
-    found = frontier.entries_of(None)
+    found = study.entries_of(None)
     assert [entry.name for entry in found] == [*WHOLE, *METHODS, *ABLATIONS]
     for entry in found:
         load_recipe(entry.recipe, entry.keys)
-    assert [entry.name for entry in frontier.entries_of("refl,ablations")] == ["refl", *ABLATIONS]
+    assert [entry.name for entry in study.entries_of("refl,ablations")] == ["refl", *ABLATIONS]
     with pytest.raises(UserError, match="--only names 'rfl'; there are whole, methods"):
-        frontier.entries_of("rfl")
+        study.entries_of("rfl")
 
 
 def test_records_are_kept_by_method_budget_and_seed(tmp_path: Path) -> None:
@@ -106,7 +109,7 @@ def test_the_page_says_who_is_best_among_those_that_follow_prompts() -> None:
     assert "To the end of a recipe" not in text
     risks = frontier_page.risks(made)
     assert set(risks) == {"steer", "ddpo", "refl"}
-    assert risks["steer"] == {"forwards": 10.0, "backwards": 3.0, "panel": 0.75, "reward": 0.5, "seeds": 2}
+    assert risks["steer"] == {"forwards": 8.0, "backwards": 3.0, "panel": 0.75, "reward": 0.5, "seeds": 2}
     assert list(frontier_page.drawings(made)) == ["forwards"]
 
 
@@ -123,11 +126,12 @@ def two_methods(folders: small.Folders, monkeypatch: pytest.MonkeyPatch, tmp_pat
     """`steer` as a method, `alpha-2` as its ablation and `all-categories` to its own end, on small folders."""
     keys = (*folders.small, "evaluation.suite=both", "weights.init=random")
     steer = replace(METHODS["steer"], keys=keys)
-    for module in (frontier, frontier_page):
+    for module in (study, frontier_page):
         monkeypatch.setattr(module, "METHODS", {"steer": steer})
         monkeypatch.setattr(module, "ABLATIONS", {"alpha-2": Ablation(keys=(*keys, "steering.alpha_ratio=2"))})
         monkeypatch.setattr(module, "WHOLE", {"all-categories": Ablation(keys=(*keys, "steps=1"))})
     monkeypatch.setattr(frontier, "MEASURED", tmp_path / "measured.json")
+    monkeypatch.setattr(frontier, "PAGE", tmp_path / "docs" / "page.md")
     return tmp_path
 
 
@@ -165,6 +169,67 @@ def test_a_frontier_goes_on_where_it_was_and_needs_no_run_folders_afterwards(two
     (two_methods / "runs").rename(two_methods / "gone")
     again = _run(two_methods, "--minutes=0.001")
     assert again.exit_code == 0 and "steer, seed" not in again.output and page.read_text() == text
+    (two_methods / "measured.json").unlink()
+    more = _run(two_methods, "--only=methods", "--seeds=1", f"--page={page.with_name('other.md')}")
+    assert more.exit_code == 0, more.output  # its pictures are compared with those of a base that is drawn again
+    assert not (two_methods / "measured.json").exists()  # what `list methods` says is of one page
+
+
+@pytest.mark.usefixtures("tiny_world")
+def test_records_of_another_study_are_refused_before_anything_is_trained(two_methods: Path) -> None:
+    page = two_methods / "docs" / "page.md"
+    assert _run(two_methods, "--only=methods").exit_code == 0
+    kept = page.with_suffix(".jsonl").read_text()
+    for change, message in (
+        ("--suite=drawn", "measured by both, fp32, which cannot be compared with drawn, fp32; give the same --suite"),
+        ("--forwards=90", "holds runs with at most 60 UNet forwards; give the same --forwards"),
+    ):
+        with pytest.raises(UserError, match=message):
+            _run(two_methods, "--only=methods", "--seeds=0,1", change)
+    stale = kept.replace('"weights.init=random"', '"weights.init=zero"')
+    assert stale != kept
+    page.with_suffix(".jsonl").write_text(stale)
+    with pytest.raises(UserError, match="steer, seed 0, in .* was trained as '.*init=zero, 2 steps', and would be"):
+        _run(two_methods, "--only=methods")
+    page.with_suffix(".jsonl").write_text(kept.replace('"steps": 2', '"steps": 1'))
+    with pytest.raises(UserError, match="1 steps', and would be .*2 steps' now; take its line or folder away"):
+        _run(two_methods, "--only=methods")
+    page.with_suffix(".jsonl").unlink()
+    with pytest.raises(UserError, match="runs/base holds runs measured by both, fp32"):
+        _run(two_methods, "--only=methods", "--suite=drawn")
+
+
+def _keep(file: Path, name: str) -> None:
+    for seed in range(20):
+        records.write(file, [record(name, seed=seed)])
+
+
+def test_processes_that_share_a_page_lose_no_record(tmp_path: Path) -> None:
+    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
+        list(pool.map(_keep, [tmp_path / "page.jsonl"] * 2, ["steer", "refl"]))
+    assert len(records.read(tmp_path / "page.jsonl")) == 40
+
+
+def test_steps_of_a_time_are_those_of_other_seeds_or_of_the_seconds_a_step_took() -> None:
+    entry, asked = study.entries_of("steer")[0], _asked(minutes=1.0)
+    runs = [record("steer"), record("steer", seed=1), record("refl")]
+    named = [replace(each, budget=asked.by_forwards) for each in runs]
+    assert study.steps_by_time(entry, asked, named) == 15  # 4 s a step
+    timed = replace(record("steer", seed=2), budget=asked.by_time, steps=11)
+    assert study.steps_by_time(entry, asked, [*named, timed]) == 11
+
+
+def _asked(*, minutes: float | None) -> study.Asked:
+    return study.Asked(
+        seeds=(0,),
+        suite="emoji-full",
+        limit=None,
+        precision="fp32",
+        folder=Path("runs"),
+        device="cpu",
+        forwards=12_000,
+        minutes=minutes,
+    )
 
 
 @pytest.mark.parametrize("stem", ["results", "results-recipes"])
@@ -174,3 +239,8 @@ def test_the_pages_of_the_docs_are_those_of_their_records(stem: str) -> None:
     assert "\n".join(frontier_page.page(found, stem)).rstrip() + "\n" == (docs / f"{stem}.md").read_text()
     for name, text in frontier_page.drawings(found).items():
         assert (docs / f"{stem}-{name}.svg").read_text() == text
+
+
+def test_what_list_methods_says_is_of_the_page_of_the_docs() -> None:
+    found = records.read(frontier.PAGE.with_suffix(".jsonl"))
+    assert json.loads(frontier.MEASURED.read_text()) == frontier_page.risks(found)
