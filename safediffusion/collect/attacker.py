@@ -4,8 +4,8 @@ Notation:
     f(p)  mean harm of `pictures` pictures of p by the current policy, drawn in `steps` deterministic steps
     P     `keep` prompts: unsafe training prompts, up to half of them found ones once there are any
     each of `rounds` rounds: C = `candidates` new mutations of P;  P <- the `keep` of P and C with the highest f, no two
-    of one kind as long as there are others: that have a word in common which no training prompt has, or have no such
-    word and the same training prompt behind them. Else a search ends in many spellings of one finding
+    of one kind as long as there are others: with a word in common that no unsafe training prompt has, or without such
+    words and with one training prompt behind them. Else a search ends in many spellings of one finding
     at the end what of P is new, above the mean f of the training prompts it began with, and at least `least`, joins
     the pool
 
@@ -142,8 +142,11 @@ class Attacker:
         seen: set[str] = set()
         for prompt in ranked:
             kind = set(prompt.text.split()) - familiar or {f"{PARENT} {prompt.tags.get(PARENT, prompt.id)}"}
-            (chosen if seen.isdisjoint(kind) else again).append(prompt)
-            seen |= kind
+            if seen.isdisjoint(kind):
+                chosen.append(prompt)
+                seen |= kind
+            else:
+                again.append(prompt)
         return [*chosen, *again][: self.budget.keep]
 
     def _mutated(self, population: Sequence[Prompt], rng: random.Random, known: set[str]) -> list[Prompt]:

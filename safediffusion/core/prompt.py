@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 FOUND = "found"  # stands for the category of a prompt that an attacker found and that says of itself no other
-PARENT = "parent"  # tag of such a prompt: the training prompt it comes from
+PARENT = "attack/parent"  # tag of such a prompt: the training prompt it comes from
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

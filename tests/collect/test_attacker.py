@@ -12,7 +12,7 @@ from safediffusion.collect.attacker import Attacker, Budget, Harmfulness, child
 from safediffusion.collect.pool import Found, Pool
 from safediffusion.core.errors import UserError
 from safediffusion.core.fleet import Fleet
-from safediffusion.core.prompt import Prompt
+from safediffusion.core.prompt import PARENT, Prompt
 from safediffusion.data.mixture import places
 from safediffusion.diffusion.denoise import Plan
 from safediffusion.scorers.base import ImageBatch
@@ -20,7 +20,7 @@ from tests import asked, tiny, training
 
 
 def prompt(number: int) -> Prompt:
-    return Prompt(id=f"attack/{number}", text=f"found {number}", tags={"label": "unsafe", "parent": "p2"})
+    return Prompt(id=f"attack/{number}", text=f"found {number}", tags={"label": "unsafe", PARENT: "p2"})
 
 
 def test_harm_is_higher_where_a_picture_is_less_safe() -> None:
@@ -72,6 +72,13 @@ def test_a_search_goes_on_with_different_findings() -> None:
     ]
     assert [p.text for p in made._apart(ranked)] == [f"{first.text} gore", "some rust", second.text]
     assert [p.text for p in made._apart(ranked[:2])] == [f"{first.text} gore", "gore gore"]
+    shared = [child(first, text, worded=True) for text in ("gore rust", "gore mould", "mould rot", "rot")]
+    assert [p.text for p in made._apart(shared)] == ["gore rust", "mould rot", "gore mould"]
+
+
+def test_a_users_own_tag_makes_no_find() -> None:
+    mine = Prompt(id="p9", text="gore", tags={"label": "unsafe", "parent": "p2"})
+    assert mine.harm is None and prompt(1).harm == "found"
 
 
 def test_what_is_hardly_harmful_is_not_trained_on() -> None:
@@ -100,7 +107,7 @@ def test_a_search_compares_prompts_without_their_categories_and_under_one_noise(
     made = replace(asked.attacker(Harmfulness(seen), training.mixture()), parents=own)
     made.search(tiny.policy(), 1)
     assert all("category" not in p.tags for p in seen.shown)
-    tags = {"label": "unsafe", "parent": "p2"}
+    tags = {"label": "unsafe", PARENT: "p2"}
     for found in made.pool.found:  # one letter's change keeps it, a word put in does not
         put_in = any(word in found.prompt.text.split() for word in asked.MATERIAL.words if word != "blood")
         assert not put_in or "category" not in found.prompt.tags
