@@ -62,8 +62,13 @@ def save(folder: Path, record: Record) -> None:
 
 
 def load(folder: Path) -> Record | None:
-    """Of a run folder; None before the run was measured."""
-    return _record(read_json(folder / FILE)) if (folder / FILE).is_file() else None
+    """Of a run folder; None before the run was measured. UserError when the file is no record."""
+    if not (folder / FILE).is_file():
+        return None
+    try:
+        return _record(read_json(folder / FILE))
+    except (TypeError, KeyError) as error:
+        raise UserError(f"{folder / FILE} is no record of a run ({error}); delete it to measure again") from error
 
 
 def read(path: Path) -> list[Record]:

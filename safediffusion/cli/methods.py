@@ -255,7 +255,7 @@ METHODS = {
         arxiv="2310.03739",
         about="the same through a random number of last steps",
         recipe="emoji-draft",
-        keys=("objective.kind=alignprop",),
+        keys=("objective.kind=alignprop", "objective.last=[1,8]"),
     ),
     "refl": _direct(
         arxiv="2304.05977",

@@ -9,6 +9,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from safediffusion.collect.views import Views
 from safediffusion.core.errors import UserError
 from safediffusion.core.fleet import Fleet
 from safediffusion.core.prompt import Prompt
@@ -21,7 +22,9 @@ from safediffusion.scorers.base import Calibrated, ImageBatch, Scorer, score_all
 class Followed(Protocol):
     """What an objective differentiates: the reward of the pictures, or what stands for it on their latents."""
 
-    def of(self, policy: Policy, latents: Tensor, prompts: tuple[Prompt, ...], cond: Conditioning) -> Tensor:
+    def of(
+        self, policy: Policy, latents: Tensor, prompts: tuple[Prompt, ...], cond: Conditioning, views: Views
+    ) -> Tensor:
         """[B], higher is better, of clean latents [B, C, H, W]."""
         ...
 
@@ -51,13 +54,22 @@ class Reward:
                 "steering.alpha a number, e.g. the `steering/alpha` that a run of objective.kind=grpo logs"
             )
 
-    def of(self, policy: Policy, latents: Tensor, prompts: tuple[Prompt, ...], cond: Conditioning) -> Tensor:
+    def of(
+        self, policy: Policy, latents: Tensor, prompts: tuple[Prompt, ...], cond: Conditioning, views: Views
+    ) -> Tensor:
         """[B], of the decoded pictures."""
-        return self(policy.decode(latents), prompts)
+        return self(policy.decode(latents), prompts, views)
 
-    def __call__(self, images: Tensor, prompts: tuple[Prompt, ...]) -> Tensor:
-        """[B], of images [B, 3, H, W] in [0, 1] that the policy drew. UserError where a score is no number."""
-        found = self._scores(images, prompts)
+    def __call__(self, images: Tensor, prompts: tuple[Prompt, ...], views: Views | None = None) -> Tensor:
+        """[B], of images [B, 3, H, W] in [0, 1] that the policy drew. UserError where a score is no number.
+
+        With views each score is the mean of those of a picture's views.
+        """
+        if views is None or not views.count:
+            found = self._scores(images, prompts)
+        else:
+            many = self._scores(views.of(images), prompts * views.count)
+            found = {name: score.view(views.count, -1).mean(0) for name, score in many.items()}
         self._seen.append((prompts, {name: value.detach().cpu() for name, value in found.items()}))
         return self.credit.scalar(found, prompts)
 

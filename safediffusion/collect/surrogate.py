@@ -26,6 +26,7 @@ from safediffusion.collect.latent_reward import (
 )
 from safediffusion.collect.on_policy import OnPolicy
 from safediffusion.collect.prompts_only import Prompted
+from safediffusion.collect.views import Views
 from safediffusion.core.errors import UserError
 from safediffusion.core.fleet import Fleet
 from safediffusion.core.noise import Noise
@@ -43,7 +44,9 @@ class Surrogate:
     scale: float  # R's standard deviation inside the prompts of this step
     accuracy: float  # with which the network before this step ordered this step's pictures
 
-    def of(self, policy: Policy, latents: Tensor, prompts: tuple[Prompt, ...], cond: Conditioning) -> Tensor:
+    def of(
+        self, policy: Policy, latents: Tensor, prompts: tuple[Prompt, ...], cond: Conditioning, views: Views
+    ) -> Tensor:
         """[B], without decoding anything."""
         found: Tensor = self.network(latents, embedding(cond))
         return found / self.scale

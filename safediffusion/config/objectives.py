@@ -139,7 +139,19 @@ class HeldConfig(DirectConfig):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DraftConfig(HeldConfig):
+class PicturedConfig(HeldConfig):
+    """Of kinds whose gradient goes through the finished pictures."""
+
+    views: int = key(
+        0,
+        "score so many random views of a picture (turned, scaled, moved, noisy) in its place, so that the gradient "
+        "moves what is shown and not single pixels; 0 = the picture itself",
+        low=0,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DraftConfig(PicturedConfig):
     kind: str = key("draft", KIND)
     last: int = key(1, "reverse steps that gradients go through", low=1)
     renoise: int = key(0, "further pictures a picture, noised and denoised by one step (DRaFT-LV; last = 1)", low=0)
@@ -149,7 +161,7 @@ class DraftConfig(HeldConfig):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AlignPropConfig(HeldConfig):
+class AlignPropConfig(PicturedConfig):
     kind: str = key("alignprop", KIND)
     last: tuple[int, int] = key((1, 20), "[low, high]: gradients go through so many steps, drawn for each picture")
     checkpoint: bool = key(True, AGAIN)
@@ -159,7 +171,7 @@ class AlignPropConfig(HeldConfig):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ReflConfig(HeldConfig):
+class ReflConfig(PicturedConfig):
     kind: str = key("refl", KIND)
     early: tuple[int, int] = key((0, 9), "[low, high]: so many steps are left out at the end, drawn for each picture")
     hinge: float | None = key(2.0, "a reward beyond this has no gradient; null = every reward has one")

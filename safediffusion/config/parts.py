@@ -19,6 +19,7 @@ from safediffusion.diffusion.windows import Windows
 from safediffusion.models.banks import LoraSpec
 from safediffusion.models.policy import Drawing, Saving
 from safediffusion.objectives.base import Objective
+from safediffusion.objectives.direct import Direct
 from safediffusion.objectives.kto import DiffusionKto
 from safediffusion.objectives.registry import OBJECTIVES
 
@@ -76,6 +77,8 @@ def build_objective(recipe: Recipe, *, fleet: Fleet = Fleet()) -> Objective[Any,
     if isinstance(recipe.objective, FocusNFixConfig):
         own = with_region(own)
     made: Objective[Any, Any] = OBJECTIVES.get(recipe.objective.kind)(**own)
+    if isinstance(made, Direct):
+        made.fits(recipe.plan.steps)
     if isinstance(made, DiffusionKto):
         return replace(made, batch=recipe.objective.micro, fleet=fleet)
     return made

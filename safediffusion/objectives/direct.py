@@ -3,7 +3,8 @@
 Notation:
     x0      the clean latents that the sampler reaches from an image's own noise; x_T ... x_1 before them
     K       reverse steps with gradients; those before them are constants
-    r       credit of the scores of decode(x0) and the prompt       phi(r) = min(r, hinge), or r
+    r       credit of the scores of decode(x0), or of their means over random views of it (`collect.views`), and the
+            prompt       phi(r) = min(r, hinge), or r
     L       = mean [ -phi(r) + hold * KL ],  hold = kl, and kl_safe (if given) for prompts labelled safe
     KL      = mean over the K steps of |noise_theta(x_t) - noise_ref(x_t)|^2 / 2, mean over dimensions: that of two unit
               Gaussians around the noise both predict, at the states this sampler visits
@@ -28,6 +29,7 @@ from torch import Tensor
 from safediffusion.collect.base import Volume
 from safediffusion.collect.prompts_only import Prompted
 from safediffusion.collect.reward import Followed
+from safediffusion.collect.views import Views
 from safediffusion.core.errors import UserError
 from safediffusion.core.noise import Noise
 from safediffusion.core.prompt import Prompt
@@ -69,7 +71,8 @@ class Direct(Stateless):
     """K is drawn from `last` for each picture, and from `early` how many steps it leaves out at the end.
 
     Pictures are drawn in the loss, by the weights of that moment: any number of updates, none of them off-policy.
-    `checkpoint` computes the activations of each step again in the backward pass: memory of one step for any K.
+    `views` above 0 scores so many random views of each picture in its place. `checkpoint` computes the activations of
+    each step again in the backward pass: memory of one step for any K.
     """
 
     last: Range = (1, 1)
@@ -78,6 +81,7 @@ class Direct(Stateless):
     hinge: float | None = None
     kl: float = 0.0
     kl_safe: float | None = None
+    views: int = 0
     checkpoint: bool = False
 
     def __post_init__(self) -> None:
@@ -85,8 +89,8 @@ class Direct(Stateless):
             if given is not None and not least <= given[0] <= given[1]:
                 raise UserError(f"{name} is {list(given)}; it is [low, high] with {least} <= low <= high")
         check_holds(self.kl, self.kl_safe)
-        if self.renoise < 0:
-            raise UserError(f"renoise is {self.renoise}; it must be 0 or more")
+        if min(self.renoise, self.views) < 0:
+            raise UserError(f"renoise is {self.renoise} and views {self.views}; both must be 0 or more")
         if self.renoise and (self.last != (1, 1) or self.early is not None):
             raise UserError(
                 f"renoise is {self.renoise}, which repeats the last step alone (DRaFT-LV); set last to 1 and no early "
@@ -112,12 +116,8 @@ class Direct(Stateless):
                 "weights that are divided among processes cannot be differentiated through the sampler; set "
                 "weights.shard=false, or use a policy-gradient objective"
             )
-        steps, longest = experience.plan.steps, self.last[1] + (0 if self.early is None else self.early[1])
-        if longest > steps:
-            raise UserError(
-                f"gradients through {self.last[1]} steps, up to {longest - self.last[1]} before the end, do not fit "
-                f"into a plan of {steps}; raise plan.steps, or lower last or early"
-            )
+        steps = experience.plan.steps
+        self.fits(steps)
         stop = steps - self._draw(self.early or (0, 0), experience, generator)
         first = stop - self._draw(self.last, experience, generator)
         hold = holds(experience.prompts, self.kl, self.kl_safe)
@@ -133,6 +133,15 @@ class Direct(Stateless):
             plan=experience.plan,
             reward=experience.reward,
         )
+
+    def fits(self, steps: int) -> None:
+        """UserError when a plan of so many steps is shorter than the longest way of a gradient."""
+        early = 0 if self.early is None else self.early[1]
+        if self.last[1] + early > steps:
+            raise UserError(
+                f"gradients through {self.last[1]} steps, up to {early} before the end, do not fit into a plan of "
+                f"{steps}; raise plan.steps, or lower last or early"
+            )
 
     @staticmethod
     def _draw(bounds: Range, experience: Prompted, generator: torch.Generator) -> Tensor:
@@ -153,14 +162,17 @@ class Direct(Stateless):
 
     def loss(self, policy: Policy, items: PictureItems) -> Loss:
         latents, kl = self.drawn(policy, items)
-        rewards = [items.reward.of(policy, latents, items.prompts, items.cond)]
+        rewards = [items.reward.of(policy, latents, items.prompts, items.cond, self._views(items, 0))]
         for number in range(self.renoise):
             fresh = _renoised(policy, latents.detach(), items, number)
-            rewards.append(items.reward.of(policy, fresh, items.prompts, items.cond))
+            rewards.append(items.reward.of(policy, fresh, items.prompts, items.cond, self._views(items, number + 1)))
         r = torch.stack(rewards)  # [1 + renoise, N]
         phi = r if self.hinge is None else r.clamp_max(self.hinge)
         terms = {"reward": rewards[0].detach().mean(), "kl": kl.detach().mean()}
         return Loss(total=-phi.mean() + (items.hold.to(kl.device) * kl).mean(), terms=terms)
+
+    def _views(self, items: PictureItems, number: int) -> Views:
+        return Views(keys=items.noise.keys, count=self.views, number=number)
 
     def cost(self, items: PictureItems) -> Cost:
         constant, learned = items.window.first, items.window.stop - items.window.first
@@ -185,17 +197,28 @@ class Direct(Stateless):
 
 
 def draft(
-    *, last: int = 1, renoise: int = 0, kl: float = 0.0, kl_safe: float | None = None, checkpoint: bool = False
+    *,
+    last: int = 1,
+    renoise: int = 0,
+    kl: float = 0.0,
+    kl_safe: float | None = None,
+    views: int = 0,
+    checkpoint: bool = False,
 ) -> Direct:
     """DRaFT-K with K = `last`, or DRaFT-LV with `renoise` above 0 (2 in the paper)."""
-    return Direct(last=(last, last), renoise=renoise, kl=kl, kl_safe=kl_safe, checkpoint=checkpoint)
+    return Direct(last=(last, last), renoise=renoise, kl=kl, kl_safe=kl_safe, views=views, checkpoint=checkpoint)
 
 
 def alignprop(
-    *, last: Range = (1, 20), kl: float = 0.0, kl_safe: float | None = None, checkpoint: bool = True
+    *,
+    last: Range = (1, 20),
+    kl: float = 0.0,
+    kl_safe: float | None = None,
+    views: int = 0,
+    checkpoint: bool = True,
 ) -> Direct:
     """AlignProp; `last` goes up to all steps of the plan in the paper."""
-    return Direct(last=last, kl=kl, kl_safe=kl_safe, checkpoint=checkpoint)
+    return Direct(last=last, kl=kl, kl_safe=kl_safe, views=views, checkpoint=checkpoint)
 
 
 def refl(
@@ -204,10 +227,11 @@ def refl(
     hinge: float | None = 2.0,
     kl: float = 0.0,
     kl_safe: float | None = None,
+    views: int = 0,
     checkpoint: bool = False,
 ) -> Direct:
     """ReFL; as released: 40 steps of which 0 to 9 are left out, and ImageReward up to 2."""
-    return Direct(early=early, hinge=hinge, kl=kl, kl_safe=kl_safe, checkpoint=checkpoint)
+    return Direct(early=early, hinge=hinge, kl=kl, kl_safe=kl_safe, views=views, checkpoint=checkpoint)
 
 
 def _kl(policy: Policy, plan: Plan) -> Compare:

@@ -41,8 +41,10 @@ class FocusNFix(Direct):
         Direct.__post_init__(self)
         if self.beta < 0:
             raise UserError(f"beta is {self.beta}; what holds the picture outside its region must weigh 0 or more")
-        if self.renoise or self.hinge is not None:
-            raise UserError("focus-n-fix compares each picture with one of the base; set renoise to 0 and no hinge")
+        if self.renoise or self.views or self.hinge is not None:
+            raise UserError(
+                "focus-n-fix compares each picture with one of the base; set renoise and views to 0, no hinge"
+            )
 
     @property
     def needs(self) -> frozenset[Weights]:

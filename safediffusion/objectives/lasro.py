@@ -23,6 +23,10 @@ class Lasro(Direct):
 
     def __post_init__(self) -> None:
         Direct.__post_init__(self)
+        if self.views:
+            raise UserError(
+                f"views is {self.views}, but lasro follows a reward of latents, of which there are none; set 0"
+            )
         if not 0 <= self.min_accuracy < 1:
             raise UserError(
                 f"min_accuracy is {self.min_accuracy}; it is a share of pairs from 0, which never rests, to below 1 "

@@ -76,6 +76,9 @@ def test_records_are_kept_by_method_budget_and_seed(tmp_path: Path) -> None:
     file.write_text(file.read_text() + '{"name": "steer"}\n')
     with pytest.raises(UserError, match="line 5 is no record"):
         records.read(file)
+    (tmp_path / "record.json").write_text('{"name": "steer"}')
+    with pytest.raises(UserError, match="record.json is no record of a run .*; delete it to measure"):
+        records.load(tmp_path)
 
 
 def test_seeds_together_have_a_mean_only_where_every_seed_has_a_value() -> None:
