@@ -55,7 +55,7 @@ def save_checkpoint(
     with _disk(partial, folder):
         partial.mkdir(parents=True)
         for name, tensors, about in _tensors(trainer):
-            save_file(tensors, partial / name, about)
+            save_file(tensors, partial / name, about or None)  # it cannot be read with neither tensors nor metadata
         _write_json(partial / STATE, {"step": done, "trainer": trainer.state()})
         files = {
             path.name: {"bytes": path.stat().st_size, "sha256": sha256(path)} for path in sorted(partial.iterdir())

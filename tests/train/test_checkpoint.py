@@ -48,6 +48,13 @@ def test_everything_comes_back_bit_by_bit(saved: Path) -> None:
     assert one.state() == two.state() and "steering" in str(one.state())
 
 
+def test_a_policy_that_never_moved_is_taken_up(tmp_path: Path) -> None:
+    """An optimizer without a step behind it has no moments: a file of no tensors."""
+    made = save_checkpoint(tmp_path, training.experiment().trainer, done=2)
+    again = training.experiment().trainer
+    assert load_checkpoint(made, again) == 2 and again.optimizer.state_dict()["state"] == {}
+
+
 def test_what_a_checkpoint_holds(saved: Path) -> None:
     names = {path.name for path in saved.iterdir()}
     assert names == {"live.safetensors", "ema.safetensors", "optimizer.safetensors", "state.json", "manifest.json"}
