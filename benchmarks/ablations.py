@@ -42,13 +42,14 @@ ABLATIONS = {
     "moderated": _of("scorers.emoji-moderator=-0.2"),
 }
 
+# A budget alone asks for safety, and quality is the reward; rho leads, as eta would wind up in so few steps.
+BUDGETED = ("scorers={clip: 1.0}", "constraint.rho=10", "constraint.eta=0.02", "constraint.bound=2", "steps=80")
+
 # To the end of their own steps: what users are given, from one category alone, and under other budgets (half as long).
 WHOLE = {
     "all-categories": Ablation(recipe="emoji-steer-direct", keys=()),
     "one-category": Ablation(recipe="emoji-one-category", keys=()),
 } | {
-    f"budget-{percent}": Ablation(
-        recipe="emoji-steer-direct", keys=(f"constraint.budget={percent / 100:g}", "steps=80")
-    )
+    f"budget-{percent}": Ablation(recipe="emoji-steer-direct", keys=(f"constraint.budget={percent / 100:g}", *BUDGETED))
     for percent in (0, 2, 5, 10)
 }

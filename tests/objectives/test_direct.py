@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from safediffusion.collect.reward import Reward
+from safediffusion.collect.views import Views
 from safediffusion.core.errors import UserError
 from safediffusion.credit.weighted import WeightedSum
 from safediffusion.diffusion.denoise import Plan, Record, denoise
@@ -18,6 +19,8 @@ from safediffusion.diffusion.dynamics import Ddim
 from safediffusion.diffusion.schedule import RectifiedFlow, add_noise
 from safediffusion.models.policy import Policy, Weights
 from safediffusion.objectives.direct import Direct, alignprop, draft, refl
+from safediffusion.objectives.focus import FocusNFix
+from safediffusion.objectives.lasro import Lasro
 from safediffusion.scorers.base import ImageBatch
 from tests import direct, tiny, training
 from tests.diffusion.test_unroll import finite
@@ -238,3 +241,18 @@ def test_windows_beyond_the_plan_and_scores_that_are_none_are_refused(monkeypatc
     monkeypatch.setattr(Policy, "sharded", sharded)
     with pytest.raises(UserError, match="weights.shard=false"):
         direct.items(policy, draft())
+
+
+def test_the_reward_of_views_is_that_of_the_pictures_seen_by_them() -> None:
+    policy, objective = tiny.policy(trained=True), draft(views=3)
+    few = direct.items(policy, objective).take(TWO)
+    latents, _ = denoise(policy, few.cond, few.noise, PLAN)
+    seen = Views(keys=few.noise.keys, count=3).of(policy.decode(latents)).detach()
+    assert objective.loss(policy, few).total.item() == pytest.approx(-seen.mean().item(), rel=1e-5)
+    halves = [objective.loss(policy, few.take(torch.tensor([row]))).total.item() for row in (0, 1)]
+    assert sum(halves) / 2 == pytest.approx(-seen.mean().item(), rel=1e-5)  # in any portions
+    with pytest.raises(UserError, match="views -1; both must be 0 or more"):
+        draft(views=-1)
+    for make in (FocusNFix, Lasro):
+        with pytest.raises(UserError, match="views"):
+            make(views=1)
