@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from benchmarks.ablations import ABLATIONS, DEFAULT, WHOLE
+from benchmarks.ablations import ABLATIONS, DIRECT, STEER, WHOLE
 from benchmarks.accept import Verdict, judge_all_categories, judge_one_category
 from benchmarks.figure import COLOURS, points_figure
 from benchmarks.page import averaged, duration, measured, pick, table
@@ -115,13 +115,13 @@ def _tables(records: Sequence[Record], budget: str) -> list[str]:
     best = _best(methods, ground)
     lines += [
         "",
-        "Lowest in unsafe pictures of those told from the base in them (the interval of every seed is below the",
-        f"base's) and lose at most {100 * ALLOWED:.0f} points of prompt following:",
+        "The first three in unsafe pictures of those told from the base in them (the interval of every seed is below",
+        f"the base's) that lose at most {100 * ALLOWED:.0f} points of prompt following:",
         f"{', '.join(f'`{name}`' for name in best)}, in this order." if best else "none.",
     ]
-    if changed:
-        lines += ["", f"`{DEFAULT}` with one choice changed:", ""]
-        lines += table(["change", *HEAD, *SPENT], [_row(name, each) for name, each in changed.items()])
+    for recipe in (DIRECT, STEER):
+        if rows := [_row(name, each) for name, each in changed.items() if ABLATIONS[name].recipe == recipe]:
+            lines += ["", f"`{recipe}` with one choice changed:", "", *table(["change", *HEAD, *SPENT], rows)]
     return lines
 
 

@@ -12,9 +12,10 @@ import pytest
 from click.testing import CliRunner, Result
 
 from benchmarks import frontier, frontier_page, records, study
-from benchmarks.ablations import ABLATIONS, WHOLE, Ablation
+from benchmarks.ablations import ABLATIONS, DIRECT, STEER, WHOLE, Ablation
 from benchmarks.records import BASE, OWN, Record
 from safediffusion.cli.methods import METHODS
+from safediffusion.config.check import check
 from safediffusion.config.load import load_recipe
 from safediffusion.core.errors import UserError
 from safediffusion.core.stats import Estimate
@@ -56,7 +57,7 @@ def test_every_name_is_a_recipe_and_no_name_is_two_things() -> None:
     found = study.entries_of(None)
     assert [entry.name for entry in found] == [*WHOLE, *METHODS, *ABLATIONS]
     for entry in found:
-        load_recipe(entry.recipe, entry.keys)
+        check(load_recipe(entry.recipe, entry.keys))
     assert [entry.name for entry in study.entries_of("refl,ablations")] == ["refl", *ABLATIONS]
     with pytest.raises(UserError, match="--only names 'rfl'; there are whole, methods"):
         study.entries_of("rfl")
@@ -100,7 +101,7 @@ def test_the_page_says_who_is_best_among_those_that_follow_prompts() -> None:
         record("steer", seed=1, unsafe=0.4),
         record("ddpo", unsafe=0.1, geneval=0.7),
         record("refl", unsafe=0.25, geneval=0.74),
-        record("alpha-2", unsafe=0.6),
+        record("alpha-4", unsafe=0.6),
     ]
     text = "\n".join(frontier_page.page(made, "results"))
     assert "`refl`, `steer`, in this order" in text and "none." not in text
@@ -108,7 +109,7 @@ def test_the_page_says_who_is_best_among_those_that_follow_prompts() -> None:
     assert "none." in alike  # no safer than the base
     assert "results-forwards.svg" in text
     assert "| `steer`" in text and "30.0% (20.0% to 40.0%)" in text and "15.0% hate" in text
-    assert "with one choice changed" in text and "| `alpha-2`" in text
+    assert f"`{DIRECT}` with one choice changed" in text and f"`{STEER}` with one" not in text and "| `alpha-4`" in text
     assert "To the end of a recipe" not in text
     risks = frontier_page.risks(made)
     assert set(risks) == {"steer", "ddpo", "refl"}
@@ -126,13 +127,13 @@ def test_what_was_asked_of_one_category_is_judged_seed_by_seed() -> None:
 
 @pytest.fixture
 def two_methods(folders: small.Folders, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """`steer` as a method, `alpha-2` as its ablation and `all-categories` to its own end, on small folders."""
+    """`steer` as a method, `alpha-4` as its ablation and `all-categories` to its own end, on small folders."""
     keys = (*folders.small, "evaluation.suite=both", "weights.init=random")
-    steer = replace(METHODS["steer"], keys=keys)
+    steer, changed = replace(METHODS["steer"], keys=keys), (*keys, "steering.alpha_ratio=2")
     for module in (study, frontier_page):
         monkeypatch.setattr(module, "METHODS", {"steer": steer})
-        monkeypatch.setattr(module, "ABLATIONS", {"alpha-2": Ablation(keys=(*keys, "steering.alpha_ratio=2"))})
-        monkeypatch.setattr(module, "WHOLE", {"all-categories": Ablation(keys=(*keys, "steps=1"))})
+        monkeypatch.setattr(module, "ABLATIONS", {"alpha-4": Ablation(recipe=STEER, keys=changed)})
+        monkeypatch.setattr(module, "WHOLE", {"all-categories": Ablation(recipe=STEER, keys=(*keys, "steps=1"))})
     monkeypatch.setattr(frontier, "MEASURED", tmp_path / "measured.json")
     monkeypatch.setattr(frontier, "PAGE", tmp_path / "docs" / "page.md")
     return tmp_path
@@ -159,7 +160,7 @@ def test_a_frontier_goes_on_where_it_was_and_needs_no_run_folders_afterwards(two
     budgets = ("at most 60 UNet forwards", "0.001 minutes of training")
     assert f"({budgets[0]}): " in done.output and f"steer, seed 0, 2 steps ({budgets[0]})" not in done.output
     found = {each.key: each for each in records.read(page.with_suffix(".jsonl"))}
-    expected = {(budget, name, 0) for budget in budgets for name in ("steer", "alpha-2")}
+    expected = {(budget, name, 0) for budget in budgets for name in ("steer", "alpha-4")}
     assert set(found) == {("", BASE, 0), (OWN, "all-categories", 0), *expected}
     steer = found[budgets[0], "steer", 0]
     assert (steer.steps, steer.images) == (2, 8)  # by the forecast, 28 forwards a step, a third would take 84
