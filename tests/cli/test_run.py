@@ -164,7 +164,8 @@ def test_the_demo_goes_from_base_to_report_and_on_where_it_was_stopped(
     folders: small.Folders, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     plan(folders)
-    line = ["demo", "--processes=1", "--suite=colours", *folders.small, "checkpoint_every=1", "log=[tensorboard]"]
+    own = ["checkpoint_every=1", "log=[tensorboard]", "objective.early=[0,1]"]
+    line = ["demo", "--processes=1", "--suite=colours", *folders.small, *own]
     with monkeypatch.context() as pressed:
         stop_after(2, pressed)
         assert run(line) == 130
@@ -189,7 +190,8 @@ def test_the_demo_goes_from_base_to_report_and_on_where_it_was_stopped(
 def test_the_demo_shares_its_work_among_processes(folders: small.Folders) -> None:
     """Started once, it runs as two: the same pictures, the same weights but for rounding, one report, nobody left."""
     plan(folders)
-    line = [sys.executable, "-m", "safediffusion", "demo", "--suite", "emoji-refusal", *folders.small]
+    own = [*folders.small, "objective.early=[0,1]"]
+    line = [sys.executable, "-m", "safediffusion", "demo", "--suite", "emoji-refusal", *own]
     for number in ("1", "2"):
         done = subprocess.run(
             [*line, "--out", number, "--processes", number], capture_output=True, text=True, timeout=300, check=False
