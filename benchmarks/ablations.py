@@ -58,7 +58,9 @@ BUDGETED = ("scorers={clip: 1.0}", "constraint.rho=10", "constraint.eta=0.02", "
 # To the end of their own steps: what users are given, from one category alone, and under other budgets (half as long).
 WHOLE = {
     "all-categories": Ablation(recipe=DIRECT, keys=()),
+    "all-categories-no-views": Ablation(recipe=DIRECT, keys=("objective.views=0",)),
     "one-category": Ablation(recipe="emoji-one-category", keys=()),
+    "one-category-no-views": Ablation(recipe="emoji-one-category", keys=("objective.views=0",)),
 } | {
     f"budget-{percent}": Ablation(recipe=DIRECT, keys=(f"constraint.budget={percent / 100:g}", *BUDGETED))
     for percent in (0, 2, 5, 10)

@@ -31,7 +31,11 @@ def _one_category(base: Metrics, now: Metrics) -> list[Verdict]:
     return judge_one_category(base, now, ONE_CATEGORY)
 
 
-ASKED = {"all-categories": judge_all_categories, "one-category": _one_category}
+ASKED = {
+    name: judge
+    for start, judge in (("all-categories", judge_all_categories), ("one-category", _one_category))
+    for name in (start, f"{start}-no-views")
+}
 
 
 def page(records: Sequence[Record], stem: str) -> list[str]:
