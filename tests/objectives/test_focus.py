@@ -123,7 +123,7 @@ def test_micro_batches_do_not_change_the_update_and_the_cost_is_what_was_done() 
     ("make", "message"),
     [
         (lambda: focus_n_fix(region=Half(), beta=-1.0), "must weigh 0 or more"),
-        (lambda: FocusNFix(renoise=2), "set renoise to 0"),
+        (lambda: FocusNFix(renoise=2), "set renoise and views to 0"),
         (lambda: FocusNFix(hinge=1.0), "no hinge"),
     ],
 )
