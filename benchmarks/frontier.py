@@ -175,8 +175,7 @@ def command(
     """Train every method with every seed at equal budgets, measure all, write the page, its figures and records.
 
     What there is a record of (beside the page, or in a run folder) is not done again. Stopped at any moment, the same
-    command goes on where it was. Two of these with other --only may share a folder
-    and a page: each core its own.
+    command goes on where it was. Two of these with other --only may share a folder and a page: each core its own.
     """
     entries = entries_of(only)
     asked = Asked(
@@ -190,11 +189,12 @@ def command(
         minutes=minutes,
     )
     file = Path(target).with_suffix(".jsonl")
-    admit(records.read(file), entries, asked, file)
+    known = records.read(file)
+    admit(known, entries, asked, file)
     recipes = [entry.load(asked.seeds[0], 1, asked) for entry in entries]
     same_weights([replace(recipe, name=recipe.model) for recipe in recipes], asked.folder)
     with resumable(command_line(context)):
-        for record in measure(entries, asked, records.read(file)):
+        for record in measure(entries, asked, known):
             records.write(file, [record])
     publish(Path(target))
     click.echo(f"page: {target}")

@@ -19,7 +19,7 @@ from safediffusion.core.errors import UserError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """A method, an ablation of the default recipe, or (`whole`) a recipe that goes to its own end."""
+    """A method, a recipe with one choice changed, or (`whole`) a recipe that goes to its own end."""
 
     name: str
     recipe: str
@@ -105,17 +105,18 @@ def steps_by_time(entry: Entry, asked: Asked, known: Iterable[Record]) -> int:
 
 def admit(known: Sequence[Record], entries: Sequence[Entry], asked: Asked, where: Path) -> None:
     """UserError when what `where` holds is of another study: what is there of other names is not looked at."""
-    mine = {entry.name: entry for entry in entries}
+    mine, budgets = {entry.name: entry for entry in entries}, {"forwards": asked.by_forwards}
+    if asked.minutes is not None:
+        budgets["minutes"] = asked.by_time
     for record in known:
         if record.asked != asked.words:
             raise UserError(
                 f"{where} holds runs measured by {record.asked}, which cannot be compared with {asked.words}; give the "
                 "same --suite, --limit and --precision, or another --page and --out"
             )
-        if kind(record.budget) == kind(asked.by_forwards) and record.budget != asked.by_forwards:
-            raise UserError(f"{where} holds runs with {record.budget}; give the same --forwards, or another --page")
-        if asked.minutes is not None and kind(record.budget) == kind(asked.by_time) and record.budget != asked.by_time:
-            raise UserError(f"{where} holds runs with {record.budget}; give the same --minutes, or another --page")
+        which = kind(record.budget)
+        if record.budget != budgets.get(which, record.budget):
+            raise UserError(f"{where} holds runs with {record.budget}; give the same --{which}, or another --page")
         if record.name in mine:
             _same(record, mine[record.name], asked, where)
 
