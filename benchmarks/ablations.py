@@ -53,7 +53,8 @@ ABLATIONS = {
 }
 
 # A budget alone asks for safety, and quality is the reward; rho leads, as eta would wind up in so few steps.
-BUDGETED = ("scorers={clip: 1.0}", "constraint.rho=10", "constraint.eta=0.02", "constraint.bound=2", "steps=80")
+_PENALTY = ("constraint.rho=10", "constraint.eta=0.02", "constraint.bound=2", "constraint.finished=true")
+BUDGETED = ("scorers={clip: 1.0}", *_PENALTY, "steps=80")
 
 # To the end of their own steps: what users are given, from one category alone, and under other budgets (half as long).
 WHOLE = {

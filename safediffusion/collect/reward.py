@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -33,11 +33,13 @@ class Followed(Protocol):
 class Reward:
     """The credit's scalar of the scores.
 
+    The credit observes the pictures that it is asked about; with `finished` only those that `observe` is given.
     UserError for a scorer without a gradient, and for one that is calibrated on a rollout and has not been.
     """
 
     scorers: Sequence[Scorer]
     credit: Credit
+    finished: bool = False
     _seen: list[tuple[tuple[Prompt, ...], dict[str, Tensor]]] = field(default_factory=list, init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -65,17 +67,28 @@ class Reward:
 
         With views each score is the mean of those of a picture's views.
         """
-        if views is None or not views.count:
-            found = self._scores(images, prompts)
-        else:
-            many = self._scores(views.of(images), prompts * views.count)
-            found = {name: score.view(views.count, -1).mean(0) for name, score in many.items()}
-        self._seen.append((prompts, {name: value.detach().cpu() for name, value in found.items()}))
+        found = self._viewed(images, prompts, views)
+        kept = 0 if self.finished else len(prompts)  # of none the names alone, which every process knows by this
+        self._note(prompts[:kept], {name: value[:kept] for name, value in found.items()})
         return self.credit.scalar(found, prompts)
+
+    @torch.no_grad()
+    def observe(self, policy: Policy, latents: Tensor, prompts: tuple[Prompt, ...], views: Views) -> None:
+        """Pictures of clean latents [B, C, H, W] for the credit alone."""
+        self._note(prompts, self._viewed(policy.decode(latents), prompts, views))
 
     def aside(self, images: Tensor, prompts: tuple[Prompt, ...]) -> Tensor:
         """The same of pictures that are not the policy's: the credit, and so a constraint, never hears of them."""
         return self.credit.scalar(self._scores(images, prompts), prompts)
+
+    def _note(self, prompts: tuple[Prompt, ...], scores: Mapping[str, Tensor]) -> None:
+        self._seen.append((prompts, {name: value.detach().cpu() for name, value in scores.items()}))
+
+    def _viewed(self, images: Tensor, prompts: tuple[Prompt, ...], views: Views | None) -> dict[str, Tensor]:
+        if views is None or not views.count:
+            return self._scores(images, prompts)
+        many = self._scores(views.of(images), prompts * views.count)
+        return {name: score.view(views.count, -1).mean(0) for name, score in many.items()}
 
     def _scores(self, images: Tensor, prompts: tuple[Prompt, ...]) -> dict[str, Tensor]:
         found = score_all(self.scorers, ImageBatch(images, prompts))
@@ -91,7 +104,7 @@ class Reward:
     def settle(self, chosen: Sequence[Prompt], fleet: Fleet) -> dict[str, float]:
         """The credit observes what was seen since the last time, by all processes; its metrics.
 
-        Every process calls it and has seen a picture; `chosen` are the prompts of all of them.
+        Every process calls it and was asked about a picture; `chosen` are the prompts of all of them.
         """
         names = list(self._seen[0][1])
         rows = []

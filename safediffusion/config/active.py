@@ -46,6 +46,11 @@ def check_active(recipe: Recipe) -> None:
                 f"active.scores names {name}, which is measured neither by `scorers` nor by `constraint.costs` "
                 f"({', '.join(there)}); add it, in `scorers` with weight 0 if it is to be no reward"
             )
+    if recipe.constraint.finished:
+        raise UserError(
+            "constraint.finished scores pictures of harm categories alone, and active chooses among all prompts; leave "
+            "one of them out"
+        )
     if recipe.preferences.source != "rollouts":
         raise UserError(
             f"active chooses prompts by scores, but preferences.source={recipe.preferences.source} scores no picture; "

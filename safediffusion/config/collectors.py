@@ -52,7 +52,7 @@ def build_collector(
     if recipe.objective.learns_from == "prompts" and not recipe.objective.samples:
         return PromptsOnly(
             prompts=asked.source,
-            reward=Reward(scorers=scorers, credit=credit),
+            reward=Reward(scorers=scorers, credit=credit, finished=recipe.constraint.finished),
             plan=build_plan(recipe),
             groups=recipe.groups,
             group_size=recipe.group_size,

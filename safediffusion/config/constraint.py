@@ -34,6 +34,11 @@ class ConstraintConfig:
     bound: float | None = key(
         100.0, "what a cost weighs at most beside the reward; null = anything (not for preferences)", low=1e-6
     )
+    finished: bool = key(
+        False,
+        "measure costs in pictures drawn to their end, where the gradient goes through foreseen ones (refl): further "
+        "forwards, and budgets of what is drawn",
+    )
     anchors: tuple[str, ...] = key((), "anchor sets of harm, an ensemble; [] = that of steering.anchors")
     pictures: str | None = key(
         None, "labelled pictures to fit harm on: emoji, or a folder; null = those of calibration.pictures"
@@ -66,6 +71,11 @@ def check_constraint(recipe: Recipe) -> None:
     if HARM not in own.costs and (own.anchors or own.pictures):
         raise UserError(
             "constraint.anchors and pictures are for harm, which is not in constraint.costs; leave them out"
+        )
+    if own.finished and recipe.objective.kind != "refl":
+        raise UserError(
+            f"constraint.finished is for pictures that are left early, and objective.kind={recipe.objective.kind} "
+            "measures finished ones; leave it out"
         )
     if recipe.preferences.by is not None:
         raise UserError(

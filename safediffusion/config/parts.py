@@ -7,7 +7,7 @@ from typing import Any
 
 from safediffusion.config.credits import CREDIT_KINDS, CreditConfig
 from safediffusion.config.fields import Kinds, own_keys
-from safediffusion.config.objectives import OBJECTIVE_KINDS, FocusNFixConfig, ObjectiveConfig
+from safediffusion.config.objectives import OBJECTIVE_KINDS, FocusNFixConfig, ObjectiveConfig, ReflConfig
 from safediffusion.config.regions import with_region
 from safediffusion.config.schema import PlanConfig, Recipe
 from safediffusion.core.fleet import Fleet
@@ -76,6 +76,8 @@ def build_objective(recipe: Recipe, *, fleet: Fleet = Fleet()) -> Objective[Any,
     own = _own(recipe.objective, OBJECTIVE_KINDS)
     if isinstance(recipe.objective, FocusNFixConfig):
         own = with_region(own)
+    if isinstance(recipe.objective, ReflConfig):
+        own["finish"] = recipe.constraint.finished
     made: Objective[Any, Any] = OBJECTIVES.get(recipe.objective.kind)(**own)
     if isinstance(made, Direct):
         made.fits(recipe.plan.steps)

@@ -45,6 +45,7 @@ class GradWindow(Sliceable):
 class Unrolled(NamedTuple):
     latents: Tensor  # [B, ...] clean
     compared: Tensor  # [B], the mean of `compare` over the steps with gradients; 0 where it saw none
+    after: Tensor  # [B, ...], without gradients: the state that each window ends in, from which `rest` goes on
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,15 +94,28 @@ def unroll(
             done.append((chosen.row, _through(path, chosen, compare)))
         waiting, at = waiting.take((~begins).nonzero().flatten()), first
     order = torch.cat([row for row, _ in done]).argsort().to(cond.device)
-    latents = torch.cat([each.latents for _, each in done])[order]
-    return Unrolled(latents, torch.cat([each.compared for _, each in done])[order])
+    parts = zip(*(each for _, each in done), strict=True)
+    return Unrolled(*(torch.cat(part)[order] for part in parts))
 
 
-def again(function: Callable[[Tensor], tuple[Tensor, Tensor]], x: Tensor, *, forget: bool) -> tuple[Tensor, Tensor]:
+@torch.no_grad()
+def rest(
+    denoiser: Denoiser, cond: Conditioning, noise: Noise | Generators, plan: Plan, x: Tensor, *, stop: Tensor
+) -> Tensor:
+    """Clean latents [B, ...] of images that are at x [B, ...] after so many steps each: `stop` [B], on the CPU."""
+    path, x = Path.of(denoiser, plan, cond.device), x.clone()
+    for i in range(int(stop.min()), plan.steps):
+        rows = (stop <= i).nonzero().flatten()
+        there = rows.to(x.device)
+        x[there] = path.step(i, x[there], cond.take(rows), noise.take(rows)).x_next
+    return x
+
+
+def again(function: Callable[[Tensor], tuple[Tensor, ...]], x: Tensor, *, forget: bool) -> tuple[Tensor, ...]:
     """`function(x)`; with `forget` its activations are computed again in the backward pass."""
     if not forget:
         return function(x)
-    found: tuple[Tensor, Tensor] = checkpoint(function, x, use_reentrant=False, preserve_rng_state=False)
+    found: tuple[Tensor, ...] = checkpoint(function, x, use_reentrant=False, preserve_rng_state=False)
     return found
 
 
@@ -114,7 +128,7 @@ def _through(path: Path, images: _Images, compare: Compare | None) -> Unrolled:
     chosen = torch.ones(len(x), dtype=torch.bool) if window.compared is None else window.compared
     rows = chosen.nonzero().flatten()
 
-    def one(i: int, x: Tensor) -> tuple[Tensor, Tensor]:
+    def one(i: int, x: Tensor) -> tuple[Tensor, ...]:
         bare = path.denoiser.unconditional(x, path.grid[i].expand(len(x))) if detached else None
         step = path.step(i, x, cond, noise, bare=bare)
         ends = window.foresee and i == stop - 1
@@ -122,10 +136,10 @@ def _through(path: Path, images: _Images, compare: Compare | None) -> Unrolled:
         if compare is not None and len(rows):
             asked = Prediction(*(each[rows] for each in step.prediction))
             seen = seen.index_put((rows.to(x.device),), compare(x[rows], step.t[rows], cond.take(rows), asked))
-        return step.prediction.x0 if ends else step.x_next, seen
+        return step.prediction.x0 if ends else step.x_next, seen, step.x_next.detach()
 
-    compared: list[Tensor] = []
+    compared, after = list[Tensor](), x
     for i in range(first, stop):
-        x, seen = again(lambda x, i=i: one(i, x), x, forget=window.checkpoint)  # type: ignore[misc]
+        x, seen, after = again(lambda x, i=i: one(i, x), x, forget=window.checkpoint)  # type: ignore[misc]
         compared.append(seen)
-    return Unrolled(x, torch.stack(compared).mean(0))
+    return Unrolled(x, torch.stack(compared).mean(0), after)

@@ -15,7 +15,8 @@ Notation:
              steps in the middle of a chain whose other parts stay.
 `refl`       ReFL (arXiv 2304.05977, section 4): leave up to `early` steps before the end, with the x0 foreseen there.
              Their relu(hinge - r) is ours up to a constant, their 1e-3 before it is left to the learning rate, and the
-             loss on pictures that they add is left to `kl`.
+             loss on pictures that they add is left to `kl`. With `finish` pictures of prompts with a harm category are
+             also drawn to their end, without gradients: by those the credit, and so a constraint, measures its costs.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from torch import Tensor
 
 from safediffusion.collect.base import Volume
 from safediffusion.collect.prompts_only import Prompted
-from safediffusion.collect.reward import Followed
+from safediffusion.collect.reward import Followed, Reward
 from safediffusion.collect.views import Views
 from safediffusion.core.errors import UserError
 from safediffusion.core.noise import Noise
@@ -36,7 +37,7 @@ from safediffusion.core.prompt import Prompt
 from safediffusion.core.types import SHARED, Conditioning, Loss, Sliceable
 from safediffusion.diffusion.denoise import Plan, guided
 from safediffusion.diffusion.schedule import Prediction, add_noise
-from safediffusion.diffusion.unroll import Compare, GradWindow, Unrolled, again, unroll
+from safediffusion.diffusion.unroll import Compare, GradWindow, Unrolled, again, rest, unroll
 from safediffusion.models.policy import Policy, Weights
 from safediffusion.objectives.base import Cost, Stateless, check_holds, holds
 
@@ -51,6 +52,7 @@ class Passes(NamedTuple):
     learned: int  # with them
     held: int  # images that are held to the reference
     compared: int  # steps that the reference computes, too
+    finished: int  # after those with gradients
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,6 +84,7 @@ class Direct(Stateless):
     kl: float = 0.0
     kl_safe: float | None = None
     views: int = 0
+    finish: bool = False
     checkpoint: bool = False
 
     def __post_init__(self) -> None:
@@ -89,6 +92,8 @@ class Direct(Stateless):
             if given is not None and not least <= given[0] <= given[1]:
                 raise UserError(f"{name} is {list(given)}; it is [low, high] with {least} <= low <= high")
         check_holds(self.kl, self.kl_safe)
+        if self.finish and self.early is None:
+            raise UserError("finish draws pictures to their end that are left early, and none are; leave it out")
         if min(self.renoise, self.views) < 0:
             raise UserError(f"renoise is {self.renoise} and views {self.views}; both must be 0 or more")
         if self.renoise and (self.last != (1, 1) or self.early is not None):
@@ -161,7 +166,9 @@ class Direct(Stateless):
         return unroll(policy, items.cond, items.noise, items.plan, items.window, compare=compare)
 
     def loss(self, policy: Policy, items: PictureItems) -> Loss:
-        latents, kl = self.drawn(policy, items)
+        latents, kl, after = self.drawn(policy, items)
+        if self.finish:
+            self._observe_finished(policy, items, after)
         rewards = [items.reward.of(policy, latents, items.prompts, items.cond, self._views(items, 0))]
         for number in range(self.renoise):
             fresh = _renoised(policy, latents.detach(), items, number)
@@ -171,26 +178,41 @@ class Direct(Stateless):
         terms = {"reward": rewards[0].detach().mean(), "kl": kl.detach().mean()}
         return Loss(total=-phi.mean() + (items.hold.to(kl.device) * kl).mean(), terms=terms)
 
+    def _observe_finished(self, policy: Policy, items: PictureItems, after: Tensor) -> None:
+        """Show the reward the ends of the pictures whose windows ended in the states `after` [N, ...]."""
+        assert isinstance(items.reward, Reward), "what is learned from latents has no pictures to finish"
+        rows = _harmful(items).nonzero().flatten()
+        if len(rows):
+            few, x = items.take(rows), after[rows.to(after.device)]
+            latents = rest(policy, few.cond, few.noise, few.plan, x, stop=few.window.stop)
+            items.reward.observe(policy, latents, few.prompts, self._views(few, 0))
+
     def _views(self, items: PictureItems, number: int) -> Views:
         return Views(keys=items.noise.keys, count=self.views, number=number)
 
     def cost(self, items: PictureItems) -> Cost:
         constant, learned = items.window.first, items.window.stop - items.window.first
         held = items.hold > 0
-        spent = Passes(len(items), int(constant.sum()), int(learned.sum()), int(held.sum()), int(learned[held].sum()))
+        left = int((items.plan.steps - items.window.stop)[_harmful(items)].sum()) if self.finish else 0
+        spent = Passes(
+            len(items), int(constant.sum()), int(learned.sum()), int(held.sum()), int(learned[held].sum()), left
+        )
         return self._cost(items.plan, spent)
 
     def forecast(self, volume: Volume) -> Cost:
-        """Where windows are drawn, that of the longest, and as if all images were held: a run takes no more."""
-        steps = volume.plan.steps - (0 if self.early is None else self.early[0])
+        """Where windows are drawn, that of the longest, and as if all images were held: a run takes no more.
+
+        With `finish`, as if all were finished, which takes the plan's steps however early a picture is left.
+        """
+        early = 0 if self.early is None else self.early[0]
         images, learned = volume.images, volume.images * self.last[1]
-        held = self._holds
-        spent = Passes(images, images * steps - learned, learned, images * held, learned * held)
+        constant, held = images * (volume.plan.steps - early) - learned, self._holds
+        spent = Passes(images, constant, learned, images * held, learned * held, images * early * self.finish)
         return self._cost(volume.plan, spent)
 
     def _cost(self, plan: Plan, spent: Passes) -> Cost:
         passes, fresh = 2 if self.checkpoint else 1, self.renoise * spent.images
-        forwards = spent.constant + passes * (spent.learned + spent.compared + fresh)
+        forwards = spent.constant + spent.finished + passes * (spent.learned + spent.compared + fresh)
         branches = plan.branches if plan.keep_unconditional_grad else 1
         behind = spent.compared - spent.held  # the reference's first step of an image starts from a constant
         return Cost(forwards * plan.branches, (spent.learned + behind + fresh) * branches)
@@ -228,10 +250,16 @@ def refl(
     kl: float = 0.0,
     kl_safe: float | None = None,
     views: int = 0,
+    finish: bool = False,
     checkpoint: bool = False,
 ) -> Direct:
     """ReFL; as released: 40 steps of which 0 to 9 are left out, and ImageReward up to 2."""
-    return Direct(early=early, hinge=hinge, kl=kl, kl_safe=kl_safe, views=views, checkpoint=checkpoint)
+    return Direct(early=early, hinge=hinge, kl=kl, kl_safe=kl_safe, views=views, finish=finish, checkpoint=checkpoint)
+
+
+def _harmful(items: PictureItems) -> Tensor:
+    """[N] bool, on the CPU: pictures of prompts that have a harm category."""
+    return torch.tensor([prompt.harm is not None for prompt in items.prompts])
 
 
 def _kl(policy: Policy, plan: Plan) -> Compare:

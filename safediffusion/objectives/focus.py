@@ -58,7 +58,7 @@ class FocusNFix(Direct):
         assert isinstance(items.reward, Reward), "the region is found by the reward of pictures"
         start = self._start(policy, items)
         mask = self.region(start, items.prompts, items.reward)
-        latents, kl = self.drawn(policy, items)
+        latents, kl, _ = self.drawn(policy, items)
         images = policy.decode(latents)
         r, outside = items.reward(images, items.prompts), distance_outside(images, start, mask)
         terms = {"reward": r, "kl": kl, "outside": outside, "region/share": mask.mean((1, 2, 3))}

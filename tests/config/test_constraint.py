@@ -14,7 +14,8 @@ from safediffusion.collect.online import OnlinePairs
 from safediffusion.collect.prompts_only import PromptsOnly
 from safediffusion.collect.reward import Reward
 from safediffusion.config.build import build_experiment
-from safediffusion.config.check import check
+from safediffusion.config.check import check, mixture_of
+from safediffusion.config.cost import forecast
 from safediffusion.config.load import load_recipe
 from safediffusion.config.scorers import build_scorers
 from safediffusion.core.errors import UserError
@@ -165,6 +166,34 @@ def test_costs_of_drawn_pictures_are_gathered_whatever_their_portions() -> None:
     shared = mine.settle(PROMPTS, Other(0, 2, 0, sent))
     assert logged["constraint/a/cost"] == pytest.approx(float(images[:2, 0].mean()))
     assert again == pytest.approx(logged, rel=1e-12) and shared == pytest.approx(logged, rel=1e-6)
+
+
+def test_costs_of_finished_pictures_cost_forwards_and_are_told_beforehand(
+    folders: small.Folders, tmp_path: Path
+) -> None:
+    own = ["constraint.costs=[harm]", "constraint.budget=0", "plan.size=[16,16]", "groups=6", "plan.steps=4", *WEAK]
+    keys = [*folders.small, *own, "objective.early=[2,2]"]
+    spent, costs = list[int](), list[dict[str, float]]()
+    for finished in ("false", "true"):
+        recipe = load_recipe("emoji-refl", [*keys, f"constraint.finished={finished}"])
+        result = train(build_experiment(recipe), tmp_path / finished)
+        assert result.unet_forwards <= forecast(recipe).forwards
+        spent.append(result.unet_forwards)
+        costs.append({key: value for key, value in result.metrics.items() if key.endswith("/cost")})
+    drawn = [prompt for step in range(recipe.steps) for prompt in mixture_of(recipe).draw(step, recipe.groups)]
+    harmful = sum(prompt.harm is not None for prompt in drawn)
+    assert spent[1] - spent[0] == harmful * 2 * recipe.group_size and 0 < harmful < len(drawn)
+    assert costs[0].keys() == costs[1].keys() and costs[0] != costs[1]
+    assert load_recipe("emoji-refl", keys).constraint.finished is False
+
+
+def test_finished_costs_are_for_pictures_that_are_left_early() -> None:
+    own = ["constraint.costs=[harm]", "constraint.budget=0.1", "constraint.finished=true"]
+    with pytest.raises(UserError, match="objective.kind=draft measures finished ones; leave it out"):
+        load_recipe("emoji-draft", own)
+    chosen = ["active.by=ranks", "active.scores=[clip, harm]", "scorers.clip=1"]
+    with pytest.raises(UserError, match="active chooses among all prompts"):
+        load_recipe("emoji-refl", [*own, *chosen])
 
 
 def test_a_direct_run_goes_on_with_its_multipliers(folders: small.Folders) -> None:

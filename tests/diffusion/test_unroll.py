@@ -15,7 +15,7 @@ from safediffusion.core.types import Conditioning
 from safediffusion.diffusion.denoise import Plan, Record, denoise
 from safediffusion.diffusion.dynamics import Ddim, FlowSde
 from safediffusion.diffusion.schedule import RectifiedFlow
-from safediffusion.diffusion.unroll import GradWindow, unroll
+from safediffusion.diffusion.unroll import GradWindow, rest, unroll
 from safediffusion.models.policy import Policy
 from tests import tiny
 
@@ -114,7 +114,7 @@ def test_pictures_are_those_of_denoise_whatever_the_window(guidance: float) -> N
     cond, noise = setup(policy)
     plain, _ = denoise(policy, cond, noise, plan)
     for over in (window(3, 4), window(0, 4), replace(window(0, 4), first=torch.tensor([3, 0, 2, 3]))):
-        latents, compared = unroll(policy, cond, noise, plan, over)
+        latents, compared, _ = unroll(policy, cond, noise, plan, over)
         assert latents.requires_grad
         torch.testing.assert_close(latents.detach(), plain, atol=2e-5, rtol=1e-4)
         assert compared.tolist() == [0.0] * COUNT
@@ -130,6 +130,24 @@ def test_leaving_early_gives_the_clean_latents_foreseen_there() -> None:
     latents = unroll(policy, cond, noise, plan, over).latents
     expected = torch.stack([seen.x0[row, stop[row] - 1] for row in range(COUNT)])
     torch.testing.assert_close(latents.detach(), expected, atol=2e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("checkpoint", [False, True])
+def test_what_was_left_early_can_be_drawn_to_its_end(checkpoint: bool) -> None:
+    """The picture that the plan gives, without another gradient, and in no more steps than were left."""
+    policy, plan, seen = policy_of(), Plan(steps=5, dynamics=Ddim(1.0)), list[int]()
+    cond, noise = setup(policy)
+    plain, _ = denoise(policy, cond, noise, plan)
+    stop = torch.tensor([3, 5, 4, 2])
+    over = GradWindow(first=stop - 1, stop=stop, foresee=True, checkpoint=checkpoint)
+    found = unroll(policy, cond, noise, plan, over)
+    hook = policy.backbone.network.register_forward_pre_hook(lambda _, given: seen.append(len(given[0])))
+    ends = rest(policy, cond, noise, plan, found.after, stop=stop)
+    hook.remove()
+    torch.testing.assert_close(ends, plain, atol=2e-5, rtol=1e-4)
+    assert not (found.after.requires_grad or ends.requires_grad)
+    assert seen == [1, 2, 3]  # one image at the third of five steps, two at the fourth
+    assert (found.latents.detach() - plain).flatten(1).abs().amax(1).min() > 1e-3  # those that were foreseen
 
 
 def test_each_image_has_the_gradient_of_its_own_window() -> None:
@@ -200,7 +218,7 @@ def test_what_is_compared_is_averaged_over_the_steps_with_gradients() -> None:
         times.append(float(t[0]))
         return t.expand(len(x))
 
-    _, compared = unroll(policy, *setup(policy), PLAN, window(2, 4), compare=compare)
+    _, compared, _ = unroll(policy, *setup(policy), PLAN, window(2, 4), compare=compare)
     grid = policy.schedule.grid(4)
     assert times == grid[2:4].tolist() and compared.tolist() == [float(grid[2:4].mean())] * COUNT
 

@@ -13,6 +13,9 @@ from torch import Tensor
 from safediffusion.collect.reward import Reward
 from safediffusion.collect.views import Views
 from safediffusion.core.errors import UserError
+from safediffusion.core.fleet import Fleet
+from safediffusion.core.prompt import Prompt
+from safediffusion.credit.base import Among, Scores
 from safediffusion.credit.weighted import WeightedSum
 from safediffusion.diffusion.denoise import Plan, Record, denoise
 from safediffusion.diffusion.dynamics import Ddim
@@ -71,6 +74,37 @@ def test_refl_leaves_early_and_stops_at_the_hinge() -> None:
     assert hinged.item() == pytest.approx(-(low + (low + high) / 2) / 2, rel=1e-5)
     reached = replace(objective, hinge=low - 0.1).loss(policy, few).total
     assert float(direct.slope(policy, hinged).norm()) > 0 == float(direct.slope(policy, reached).norm())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Noting(WeightedSum):
+    """A credit that keeps what it observed."""
+
+    seen: list[tuple[tuple[Prompt, ...], list[float]]]
+
+    def observe(self, scores: Scores, among: Among) -> None:
+        self.seen.append((among.prompts, scores["brightness"].tolist()))
+
+
+def test_with_finish_the_credit_observes_the_ends_of_pictures_of_a_harm_category() -> None:
+    policy, plan = tiny.policy(trained=True), Plan(steps=4, dynamics=Ddim(1.0))
+    credit = Noting(weights={"brightness": 1.0}, seen=[])
+    reward = replace(direct.REWARD, credit=credit, finished=True)
+    plain, objective = refl(early=(2, 2), hinge=None), refl(early=(2, 2), hinge=None, finish=True)
+    few = direct.items(policy, objective, plan, reward=reward).take(TWO)
+    harmless, harmful = few.prompts[0], replace(few.prompts[1], tags={"category": "violence"})
+    few = replace(few, prompts=(harmless, harmful))
+    foreseen = objective.loss(policy, few).total.item()
+    reward.settle(few.prompts, Fleet())
+    end = brightness(policy, denoise(policy, few.cond, few.noise, plan)[0])
+    [(prompts, [value])] = credit.seen
+    assert prompts == (harmful,) and value == pytest.approx(float(end[1]), rel=1e-5)
+    assert plain.loss(policy, few).total.item() == foreseen != pytest.approx(-float(end.mean()), rel=1e-5)
+    assert objective.cost(few).forwards == plain.cost(few).forwards + 2
+    assert objective.cost(few).backwards == plain.cost(few).backwards
+    objective.loss(policy, few.take(torch.tensor([0])))  # a share of the step without such a prompt
+    reward.settle(few.prompts, Fleet())
+    assert credit.seen[1] == ((), [])
 
 
 def test_the_kl_is_half_the_squared_distance_of_both_predictions() -> None:
@@ -220,6 +254,7 @@ class Broken(training.Brightness):
         (lambda: refl(early=(-1, 2)), "0 <= low <= high"),
         (lambda: draft(kl=-1.0), "must be 0 or more"),
         (lambda: draft(last=2, renoise=1), "repeats the last step alone"),
+        (lambda: Direct(finish=True), "pictures to their end that are left early, and none are"),
     ],
 )
 def test_impossible_options(make: Callable[[], Direct], message: str) -> None:
