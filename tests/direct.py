@@ -13,7 +13,7 @@ from safediffusion.credit.weighted import WeightedSum
 from safediffusion.diffusion.denoise import Plan
 from safediffusion.diffusion.dynamics import Ddim
 from safediffusion.models.policy import Policy
-from safediffusion.objectives.direct import Direct, PictureItems
+from safediffusion.objectives.through_steps import PictureItems, ThroughSteps
 from safediffusion.train.loop import Trainer
 from safediffusion.train.optim import LearningRate
 from tests import training
@@ -26,13 +26,15 @@ def collector(plan: Plan = PLAN, *, reward: Reward = REWARD, groups: int = 2, si
     return PromptsOnly(prompts=training.mixture(), reward=reward, plan=plan, groups=groups, group_size=size)
 
 
-def items(policy: Policy, objective: Direct, plan: Plan = PLAN, *, reward: Reward = REWARD) -> PictureItems:
+def items(policy: Policy, objective: ThroughSteps, plan: Plan = PLAN, *, reward: Reward = REWARD) -> PictureItems:
     prompted, _ = collector(plan, reward=reward).collect(policy, 0)
     policy.allocate(objective.needs)
     return objective.prepare(policy, prompted, torch.Generator().manual_seed(0))
 
 
-def trainer(policy: Policy, objective: Direct, plan: Plan = PLAN, **options: Any) -> Trainer[Prompted, PictureItems]:
+def trainer(
+    policy: Policy, objective: ThroughSteps, plan: Plan = PLAN, **options: Any
+) -> Trainer[Prompted, PictureItems]:
     return Trainer(
         policy=policy,
         collector=collector(plan),

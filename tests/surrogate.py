@@ -14,8 +14,8 @@ from safediffusion.core.fleet import Fleet
 from safediffusion.diffusion.denoise import Plan
 from safediffusion.diffusion.dynamics import Ddim
 from safediffusion.models.policy import Policy
-from safediffusion.objectives.direct import PictureItems
 from safediffusion.objectives.lasro import Lasro
+from safediffusion.objectives.through_steps import PictureItems
 from safediffusion.scorers.base import ImageBatch
 from safediffusion.train.loop import Trainer
 from safediffusion.train.optim import LearningRate, adamw

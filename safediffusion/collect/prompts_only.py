@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from safediffusion.collect.base import Measured, State, Volume
-from safediffusion.collect.reward import Followed, Reward
+from safediffusion.collect.reward import Reward
 from safediffusion.core.errors import UserError
 from safediffusion.core.fleet import Fleet
 from safediffusion.core.noise import Noise
@@ -29,7 +29,7 @@ class Prompted(Sliceable):
     index: Tensor  # [B] the picture's number among those of all processes
     total: int = field(metadata=SHARED)  # pictures of all processes
     plan: Plan = field(metadata=SHARED)
-    reward: Followed = field(metadata=SHARED)
+    reward: object = field(metadata=SHARED)  # what gradients follow: a `Reward`, or what stands for one on latents
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,10 +1,9 @@
-"""What gradients follow: from the clean latents of pictures to one number each."""
+"""What gradients follow: from clean latents, or their pictures, to one number each."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -13,20 +12,9 @@ from safediffusion.collect.views import Views
 from safediffusion.core.errors import UserError
 from safediffusion.core.fleet import Fleet
 from safediffusion.core.prompt import Prompt
-from safediffusion.core.types import Conditioning
 from safediffusion.credit.base import Among, Credit
 from safediffusion.models.policy import Policy
 from safediffusion.scorers.base import Calibrated, ImageBatch, Scorer, score_all
-
-
-class Followed(Protocol):
-    """What an objective differentiates: the reward of the pictures, or what stands for it on their latents."""
-
-    def of(
-        self, policy: Policy, latents: Tensor, prompts: tuple[Prompt, ...], cond: Conditioning, views: Views
-    ) -> Tensor:
-        """[B], higher is better, of clean latents [B, C, H, W]."""
-        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,9 +44,7 @@ class Reward:
                 "steering.alpha a number, e.g. the `steering/alpha` that a run of objective.kind=grpo logs"
             )
 
-    def of(
-        self, policy: Policy, latents: Tensor, prompts: tuple[Prompt, ...], cond: Conditioning, views: Views
-    ) -> Tensor:
+    def of(self, policy: Policy, latents: Tensor, prompts: tuple[Prompt, ...], views: Views) -> Tensor:
         """[B], of the decoded pictures."""
         return self(policy.decode(latents), prompts, views)
 

@@ -26,11 +26,9 @@ from safediffusion.collect.latent_reward import (
 )
 from safediffusion.collect.on_policy import OnPolicy
 from safediffusion.collect.prompts_only import Prompted
-from safediffusion.collect.views import Views
 from safediffusion.core.errors import UserError
 from safediffusion.core.fleet import Fleet
 from safediffusion.core.noise import Noise
-from safediffusion.core.prompt import Prompt
 from safediffusion.core.types import Conditioning
 from safediffusion.credit.base import pooled_spread
 from safediffusion.models.policy import Policy, Weights
@@ -44,10 +42,8 @@ class Surrogate:
     scale: float  # R's standard deviation inside the prompts of this step
     accuracy: float  # with which the network before this step ordered this step's pictures
 
-    def of(
-        self, policy: Policy, latents: Tensor, prompts: tuple[Prompt, ...], cond: Conditioning, views: Views
-    ) -> Tensor:
-        """[B], without decoding anything."""
+    def of(self, latents: Tensor, cond: Conditioning) -> Tensor:
+        """[B] of clean latents [B, C, H, W], without decoding anything."""
         found: Tensor = self.network(latents, embedding(cond))
         return found / self.scale
 

@@ -19,9 +19,9 @@ from safediffusion.diffusion.windows import Windows
 from safediffusion.models.banks import LoraSpec
 from safediffusion.models.policy import Drawing, Saving
 from safediffusion.objectives.base import Objective
-from safediffusion.objectives.direct import Direct
 from safediffusion.objectives.kto import DiffusionKto
 from safediffusion.objectives.registry import OBJECTIVES
+from safediffusion.objectives.through_steps import ThroughSteps
 
 
 def lora_spec(recipe: Recipe) -> LoraSpec | None:
@@ -79,7 +79,7 @@ def build_objective(recipe: Recipe, *, fleet: Fleet = Fleet()) -> Objective[Any,
     if isinstance(recipe.objective, ReflConfig):
         own["finish"] = recipe.constraint.finished
     made: Objective[Any, Any] = OBJECTIVES.get(recipe.objective.kind)(**own)
-    if isinstance(made, Direct):
+    if isinstance(made, ThroughSteps):
         made.fits(recipe.plan.steps)
     if isinstance(made, DiffusionKto):
         return replace(made, batch=recipe.objective.micro, fleet=fleet)

@@ -3,7 +3,7 @@
 Notation:
     I, I0   the pictures that the trained and the pretrained weights draw from one noise, by the same steps
     M       mask of I0: 1 in the region that is the problem (`regions`), 0 elsewhere; a constant
-    L       = mean [ -r(I) + beta * outside + kl * KL ]       KL and the steps with gradients as in `direct`
+    L       = mean [ -r(I) + beta * outside + kl * KL ]       KL and the steps with gradients as in `through_steps`
     outside = |(1 - M)(I - I0)|_F / sqrt(3 H W), pixels in [0, 1]
 
 The paper's norm is not divided: its beta is ours / sqrt(3 H W). Ours is the root mean square over the whole picture, so
@@ -24,27 +24,21 @@ from safediffusion.collect.base import Volume
 from safediffusion.collect.reward import Reward
 from safediffusion.core.errors import UserError
 from safediffusion.core.types import Loss
-from safediffusion.diffusion.denoise import Plan
 from safediffusion.diffusion.unroll import unroll
 from safediffusion.models.policy import Policy, Weights
-from safediffusion.objectives.base import Cost
-from safediffusion.objectives.direct import Direct, PictureItems
 from safediffusion.objectives.regions import Region, Saliency
+from safediffusion.objectives.through_steps import Passes, PictureItems, ThroughSteps
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FocusNFix(Direct):
+class FocusNFix(ThroughSteps):
     region: Region = Saliency()
     beta: float = 1.0
 
     def __post_init__(self) -> None:
-        Direct.__post_init__(self)
+        ThroughSteps.__post_init__(self)
         if self.beta < 0:
             raise UserError(f"beta is {self.beta}; what holds the picture outside its region must weigh 0 or more")
-        if self.renoise or self.views or self.hinge is not None:
-            raise UserError(
-                "focus-n-fix compares each picture with one of the base; set renoise and views to 0, no hinge"
-            )
 
     @property
     def needs(self) -> frozenset[Weights]:
@@ -72,12 +66,12 @@ class FocusNFix(Direct):
         with policy.using(Weights.REFERENCE):
             return policy.decode(unroll(policy, items.cond, items.noise, items.plan, window).latents)
 
-    def cost(self, items: PictureItems) -> Cost:
-        return _and_start(Direct.cost(self, items), items.plan, int(items.window.stop.sum()))
+    def passes(self, items: PictureItems) -> Passes:
+        return ThroughSteps.passes(self, items)._replace(further=int(items.window.stop.sum()))
 
-    def forecast(self, volume: Volume) -> Cost:
+    def most(self, volume: Volume) -> Passes:
         steps = volume.plan.steps - (0 if self.early is None else self.early[0])
-        return _and_start(Direct.forecast(self, volume), volume.plan, volume.images * steps)
+        return ThroughSteps.most(self, volume)._replace(further=volume.images * steps)
 
 
 def focus_n_fix(
@@ -103,8 +97,3 @@ def distance_outside(images: Tensor, start: Tensor, mask: Tensor) -> Tensor:
     held = ((1 - mask) * (images - start)).flatten(1)
     norm: Tensor = torch.linalg.vector_norm(held, dim=1)
     return norm / math.sqrt(held.shape[1])
-
-
-def _and_start(cost: Cost, plan: Plan, steps: int) -> Cost:
-    """And the reference's `steps` without gradients."""
-    return cost._replace(forwards=cost.forwards + steps * plan.branches)

@@ -22,8 +22,6 @@ from safediffusion.diffusion.dynamics import Ddim
 from safediffusion.diffusion.schedule import RectifiedFlow, add_noise
 from safediffusion.models.policy import Policy, Weights
 from safediffusion.objectives.direct import Direct, alignprop, draft, refl
-from safediffusion.objectives.focus import FocusNFix
-from safediffusion.objectives.lasro import Lasro
 from safediffusion.scorers.base import ImageBatch
 from tests import direct, tiny, training
 from tests.diffusion.test_unroll import finite
@@ -288,6 +286,3 @@ def test_the_reward_of_views_is_that_of_the_pictures_seen_by_them() -> None:
     assert sum(halves) / 2 == pytest.approx(-seen.mean().item(), rel=1e-5)  # in any portions
     with pytest.raises(UserError, match="views -1; both must be 0 or more"):
         draft(views=-1)
-    for make in (FocusNFix, Lasro):
-        with pytest.raises(UserError, match="views"):
-            make(views=1)

@@ -16,8 +16,9 @@ from safediffusion.collect.surrogate import Surrogate
 from safediffusion.core.errors import UserError
 from safediffusion.diffusion.denoise import denoise
 from safediffusion.models.policy import Policy
-from safediffusion.objectives.direct import PictureItems, draft
+from safediffusion.objectives.direct import draft
 from safediffusion.objectives.lasro import Lasro, lasro
+from safediffusion.objectives.through_steps import PictureItems
 from safediffusion.train.checkpoint import COLLECTOR, load_checkpoint, save_checkpoint
 from safediffusion.train.loop import Trainer
 from tests import direct, surrogate, tiny
