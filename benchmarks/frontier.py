@@ -25,6 +25,7 @@ from safediffusion.cli.stopped import resumable
 from safediffusion.cli.sweep import seeds_of
 from safediffusion.cli.train import train_run
 from safediffusion.config.cost import forecast
+from safediffusion.config.load import digest
 from safediffusion.config.schema import Recipe
 from safediffusion.core import provenance
 from safediffusion.evaluate.compare import compare
@@ -68,6 +69,7 @@ def base(entry: Entry, asked: Asked) -> Record:
             budget="",
             seed=0,
             keys=(recipe.model,),
+            recipe="",
             steps=0,
             images=0,
             forwards=0,
@@ -101,6 +103,7 @@ def run(entry: Entry, asked: Asked, *, budget: str, seed: int, steps: int) -> Re
         budget=budget,
         seed=seed,
         keys=(entry.recipe, *entry.keys),
+        recipe=digest(entry.recipe, entry.keys),
         steps=steps,
         images=int(last["images"]),
         forwards=int(last["unet_forwards"]),

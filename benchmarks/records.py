@@ -35,6 +35,7 @@ class Record:
     budget: str  # in words; "" of the base
     seed: int
     keys: tuple[str, ...]  # the recipe and what was changed in it
+    recipe: str  # digest of both, as `config.load.digest`; "" of the base
     steps: int
     images: int
     forwards: int

@@ -12,7 +12,7 @@ from benchmarks.records import Record, kind
 from safediffusion.cli.methods import METHODS
 from safediffusion.config.check import check
 from safediffusion.config.cost import Forecast, forecast
-from safediffusion.config.load import load_recipe
+from safediffusion.config.load import digest, load_recipe
 from safediffusion.config.schema import Recipe
 from safediffusion.core.errors import UserError
 
@@ -124,10 +124,11 @@ def admit(known: Sequence[Record], entries: Sequence[Entry], asked: Asked, where
 def _same(record: Record, entry: Entry, asked: Asked, where: Path) -> None:
     """UserError when what was trained is no longer what the entry says."""
     by_time = kind(record.budget) == "minutes"
-    then = (record.keys, record.steps)
-    now = ((entry.recipe, *entry.keys), record.steps if by_time else steps_by_forwards(entry, asked))
+    then = (record.keys, record.steps, record.recipe)
+    steps = record.steps if by_time else steps_by_forwards(entry, asked)
+    now = ((entry.recipe, *entry.keys), steps, digest(entry.recipe, entry.keys))
     if then != now:
-        was, is_ = (f"{' '.join(keys)}, {steps} steps" for keys, steps in (then, now))
+        was, is_ = (f"{' '.join(keys)}, {steps} steps, recipe {recipe}" for keys, steps, recipe in (then, now))
         raise UserError(
             f"{record.name}, seed {record.seed}, in {where} was trained as '{was}', and would be '{is_}' now; take its "
             "line or folder away to train it again"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -35,6 +37,16 @@ def load_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
     along.
     """
     return parse_recipe(override(_read(name, ()), overrides))
+
+
+def digest(name: str, overrides: Sequence[str] = ()) -> str:
+    """12 hex digits of what `load_recipe` reads, but for `about`; keys that nobody set, and their defaults, are not in.
+
+    It changes with a value in the recipe's file or in one that it extends, and not with a version that knows more keys.
+    """
+    tree = override(_read(name, ()), overrides)
+    said = {key: value for key, value in tree.items() if key != "about"}
+    return hashlib.sha256(json.dumps(said, sort_keys=True, default=str).encode()).hexdigest()[:12]
 
 
 def _read(name: str, above: tuple[str, ...]) -> dict[str, object]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from multiprocessing import get_context
@@ -34,6 +35,7 @@ def record(
         budget="" if name == BASE else budget,
         seed=seed,
         keys=("emoji-steer",),
+        recipe="0123456789ab",
         steps=3,
         images=30,
         forwards=300,
@@ -193,10 +195,15 @@ def test_records_of_another_study_are_refused_before_anything_is_trained(two_met
     stale = kept.replace('"weights.init=random"', '"weights.init=zero"')
     assert stale != kept
     page.with_suffix(".jsonl").write_text(stale)
-    with pytest.raises(UserError, match="steer, seed 0, in .* was trained as '.*init=zero, 2 steps', and would be"):
+    with pytest.raises(UserError, match="steer, seed 0, in .* was trained as '.*init=zero, 2 steps, .*', and would"):
         _run(two_methods, "--only=methods")
     page.with_suffix(".jsonl").write_text(kept.replace('"steps": 2', '"steps": 1'))
-    with pytest.raises(UserError, match="1 steps', and would be .*2 steps' now; take its line or folder away"):
+    with pytest.raises(UserError, match="1 steps, .*', and would be .*2 steps, .*' now; take its line or folder away"):
+        _run(two_methods, "--only=methods")
+    other = re.sub('"recipe": "[0-9a-f]+"', '"recipe": "0123456789ab"', kept)
+    assert other != kept
+    page.with_suffix(".jsonl").write_text(other)  # as if the recipe's file had changed since
+    with pytest.raises(UserError, match="2 steps, recipe 0123456789ab', and would be"):
         _run(two_methods, "--only=methods")
     page.with_suffix(".jsonl").unlink()
     with pytest.raises(UserError, match="runs/base holds runs measured by both, fp32"):

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from safediffusion.config.credits import WeightedConfig
-from safediffusion.config.load import load_recipe, override, parse_recipe, recipe_names, to_plain
+from safediffusion.config.load import digest, load_recipe, override, parse_recipe, recipe_names, to_plain
 from safediffusion.config.objectives import GrpoConfig
 from safediffusion.config.schema import Recipe, SourceConfig
 from safediffusion.core.errors import UserError
@@ -132,6 +132,18 @@ def test_the_released_recipe_has_the_released_numbers() -> None:
     assert (r.optimizer.eps, r.optimizer.max_norm, r.optimizer.warmup) == (1e-8, 1.0, 0)
     assert (r.steering.alpha, r.steering.gate, r.steering.anchors) == (0.5, "all", "compact")
     assert (r.steering.mode, r.steering.per_category) == ("translation", False)
+
+
+def test_a_digest_is_of_the_settings_of_a_file_and_those_below_it(tmp_path: Path) -> None:
+    below, mine = tmp_path / "below.yaml", str(tmp_path / "mine.yaml")
+    below.write_text("extends: sd15-steer\nsteps: 3\n")
+    Path(mine).write_text("extends: below.yaml\nabout: mine\n")
+    first = digest(mine)
+    Path(mine).write_text("# another word\nabout: ours\nextends: below.yaml\n")
+    assert digest(mine) == first and digest(mine, ["steps=3"]) == first
+    assert len({first, digest(mine, ["steps=4"]), digest(mine, ["group_size=2"])}) == 3
+    below.write_text("extends: sd15-steer\nsteps: 5\n")
+    assert digest(mine) != first
 
 
 def test_a_recipe_that_extends_another_names_only_what_differs(tmp_path: Path) -> None:
