@@ -61,7 +61,7 @@ WHOLE = {
     "all-categories": Ablation(recipe=DIRECT, keys=()),
     "all-categories-no-views": Ablation(recipe=DIRECT, keys=("objective.views=0",)),
     "one-category": Ablation(recipe="emoji-one-category", keys=()),
-    "one-category-no-views": Ablation(recipe="emoji-one-category", keys=("objective.views=0",)),
+    "one-category-no-views": Ablation(recipe="emoji-one-category", keys=("objective.views=0", "steps=140")),
 } | {
     f"budget-{percent}": Ablation(recipe=DIRECT, keys=(f"constraint.budget={percent / 100:g}", *BUDGETED))
     for percent in (0, 2, 5, 10)
