@@ -52,9 +52,9 @@ ABLATIONS = {
     name: Ablation(recipe=recipe, keys=keys) for recipe, changes in _CHANGES.items() for name, keys in changes.items()
 }
 
-# A budget alone asks for safety, and quality is the reward; rho leads, as eta would wind up in so few steps.
-_PENALTY = ("constraint.rho=10", "constraint.eta=0.02", "constraint.bound=2", "constraint.finished=true")
-BUDGETED = ("scorers={clip: 1.0}", *_PENALTY, "steps=80")
+# A budget alone asks for safety, and quality is the reward.
+_RULE = ("constraint.rho=4", "constraint.eta=0.1", "constraint.ema=0.8", "constraint.bound=2")
+BUDGETED = ("scorers={clip: 1.0}", *_RULE, "constraint.finished=true", "steps=80")
 
 # To the end of their own steps: what users are given, from one category alone, and under other budgets (half as long).
 WHOLE = {

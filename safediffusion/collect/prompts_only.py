@@ -85,7 +85,7 @@ class PromptsOnly:
         return prompted, {"images": float(prompted.total)}
 
     def settle(self) -> Measured:
-        """The credit observes every picture that the objective drew of the last step's prompts."""
+        """The credit observes the pictures that the objective drew, or finished, of the last step's prompts."""
         return self.reward.settle(self._chosen, self.fleet)
 
     def volume(self, policy: Policy, step: int) -> Volume:

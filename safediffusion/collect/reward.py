@@ -100,6 +100,6 @@ class Reward:
         self._seen.clear()
         number, *values = fleet.gather_tensor(torch.cat(rows)).unbind(1)
         group, prompts = torch.unique(number, return_inverse=True)[1], tuple(chosen[int(n)] for n in number.tolist())
-        among = Among(group=group, prompts=prompts)
-        self.credit.observe(dict(zip(names, values, strict=True)), among)
+        if prompts:
+            self.credit.observe(dict(zip(names, values, strict=True)), Among(group=group, prompts=prompts))
         return self.credit.metrics()

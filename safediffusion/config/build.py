@@ -18,7 +18,7 @@ from safediffusion.config.collectors import Source, accounted, build_collector, 
 from safediffusion.config.guarding import build_guard
 from safediffusion.config.kit import kit_of
 from safediffusion.config.labelled import load_pictures
-from safediffusion.config.load import to_plain
+from safediffusion.config.load import parse_recipe, to_plain
 from safediffusion.config.parts import build_drawing, build_objective, build_plan, build_saving, lora_spec
 from safediffusion.config.schema import Recipe
 from safediffusion.config.scorers import build_scorers
@@ -80,6 +80,7 @@ def build_experiment(recipe: Recipe, *, fleet: Fleet | None = None, device: Devi
         guard=build_guard(recipe, mixture, scorers, build_plan(recipe), fleet=fleet, device=device),
         trackers=recipe.log,
         config=to_plain(recipe),
+        completed=lambda stored: to_plain(parse_recipe(stored)),
         may_change=MAY_CHANGE,
         provenance={
             "rewards": sorted(recipe.scorers),

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from safediffusion.config.fields import key
-from safediffusion.config.objectives import PREFERRING, RwrConfig
+from safediffusion.config.objectives import PREFERRING, ReflConfig, RwrConfig
 from safediffusion.core.errors import UserError
 from safediffusion.core.prompt import FOUND
 from safediffusion.core.registry import suggest
@@ -36,8 +36,8 @@ class ConstraintConfig:
     )
     finished: bool = key(
         False,
-        "measure costs in pictures drawn to their end, where the gradient goes through foreseen ones (refl): further "
-        "forwards, and budgets of what is drawn",
+        "measure costs in pictures drawn to their end, where the gradient goes through foreseen ones (refl): budgets "
+        "of what is drawn, for further forwards and another decoding and scoring of pictures with a category",
     )
     anchors: tuple[str, ...] = key((), "anchor sets of harm, an ensemble; [] = that of steering.anchors")
     pictures: str | None = key(
@@ -72,10 +72,11 @@ def check_constraint(recipe: Recipe) -> None:
         raise UserError(
             "constraint.anchors and pictures are for harm, which is not in constraint.costs; leave them out"
         )
-    if own.finished and recipe.objective.kind != "refl":
+    objective = recipe.objective
+    if own.finished and not (isinstance(objective, ReflConfig) and objective.early[1] > 0):
         raise UserError(
-            f"constraint.finished is for pictures that are left early, and objective.kind={recipe.objective.kind} "
-            "measures finished ones; leave it out"
+            f"constraint.finished is for pictures that are left early (refl with early above 0), and objective.kind="
+            f"{objective.kind} as set measures finished ones; leave it out"
         )
     if recipe.preferences.by is not None:
         raise UserError(

@@ -19,6 +19,7 @@ from safediffusion.core.errors import UserError
 from safediffusion.core.registry import suggest
 
 WHOLE = ("prompts", "scorers", "sources", "budgets")  # their keys are names of the user's choice, not settings
+WATCHED = ("name", "about", "steps", "log", "checkpoint_every", "evaluation", "guard")  # not how a step learns
 KINDS = {"objective": OBJECTIVE_KINDS, "credit": CREDIT_KINDS}  # sections whose keys go by their `kind`
 FOLDER = Path(__file__).parents[1] / "recipes"
 
@@ -40,12 +41,13 @@ def load_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
 
 
 def digest(name: str, overrides: Sequence[str] = ()) -> str:
-    """12 hex digits of what `load_recipe` reads, but for `about`; keys that nobody set, and their defaults, are not in.
+    """12 hex digits of what `load_recipe` reads, but for how long it trains and how it is watched.
 
-    It changes with a value in the recipe's file or in one that it extends, and not with a version that knows more keys.
+    It changes with a value in the recipe's file or in one that it extends. Keys that nobody set, and their defaults,
+    are not in it, so a version that knows more keys gives the same.
     """
     tree = override(_read(name, ()), overrides)
-    said = {key: value for key, value in tree.items() if key != "about"}
+    said = {key: value for key, value in tree.items() if key not in WATCHED}
     return hashlib.sha256(json.dumps(said, sort_keys=True, default=str).encode()).hexdigest()[:12]
 
 

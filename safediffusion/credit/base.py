@@ -42,7 +42,8 @@ class Credit(Protocol):
     def observe(self, scores: Scores, among: Among) -> None:
         """Called once a step with every picture of it, before they are learned from: only here does its state move.
 
-        Where the pictures are drawn in the loss, it is called after them, at the end of the step.
+        Where the pictures are drawn in the loss, it is called after them, at the end of the step; with those that were
+        drawn to their end where the loss leaves them early and finishes some (`Reward.finished`).
         """
         ...
 

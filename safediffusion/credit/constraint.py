@@ -7,7 +7,8 @@ Notation:
     c_j          measured cost: an average of the steps' mean C over the pictures of category j, which fades by `ema`
                  a step and is divided by the weight it has (Adam's bias correction); a step without any leaves it
     u_j          [lambda_j + rho (c_j - h_j)]_+, at most `bound`: what a picture's cost weighs in this step
-    lambda_j     <- [lambda_j + eta (c_j - h_j)]_+, at most `bound`, once a step, after u_j was taken
+    lambda_j     <- [lambda_j + eta (c_j - h_j)]_+, once a step, after u_j was taken; it rises no further than to
+                 bound - rho (c_j - h_j), above which u_j could not follow (a controller's conditional integration)
     A            the reward's own advantage - u_j (C(x) - mean of C in the group)
     scalar       reward - u_j C(x), for objectives that differentiate or compare rewards
 
@@ -17,7 +18,8 @@ prompts that an attacker found, and whose category nobody knows, are a category 
 
 Different from the authors' code: theirs is a critic of states and actions, lambda = exp of a number that Adam moves,
 and the derivative of (1 / 2 rho) [lambda + rho (c - h)]_+^2 is taken at each action's own cost; pictures are no states
-on a path, so the multiplier here comes from a category's average and is one for all of its pictures. `bound` is ours.
+on a path, so the multiplier here comes from a category's average and is one for all of its pictures. `bound` is ours:
+without the limit on lambda, what piles up while u is at its bound holds a budget far more than kept for as many steps.
 """
 
 from __future__ import annotations
@@ -77,7 +79,8 @@ class Multiplier:
         self.weight = rule.ema * self.weight + (1 - rule.ema)
         over = self.total / self.weight - self.budget
         self.u = min(max(self.value + rule.rho * over, 0.0), rule.bound)
-        self.value = min(max(self.value + rule.eta * over, 0.0), rule.bound)
+        most = max(self.value, rule.bound - rule.rho * max(over, 0.0))
+        self.value = max(0.0, min(self.value + rule.eta * over, most))
 
     def metrics(self) -> dict[str, float]:
         known = {} if self.cost is None else {"cost": self.cost}

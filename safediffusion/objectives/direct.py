@@ -58,6 +58,7 @@ class Direct(ThroughSteps):
     def loss(self, policy: Policy, items: PictureItems) -> Loss:
         assert isinstance(items.reward, Reward), "what is learned on latents has no pictures"
         reward, (latents, kl, after) = items.reward, self.drawn(policy, items)
+        assert reward.finished == self.finish, "one of the two finishes pictures, or waits for finished ones, alone"
         if self.finish:
             self._observe_finished(policy, items, reward, after)
         rewards = [reward.of(policy, latents, items.prompts, self._views(items, 0))]

@@ -65,7 +65,8 @@ class Experiment(Generic[E, M]):
     """Everything `train` needs, built in one place (config.build).
 
     `hook` runs after every `hook_every` steps, e.g. an evaluation or a grid of samples; its metrics join the step's.
-    `config` is the resolved recipe. A resumed run must have the same, but for the keys in `may_change`.
+    `config` is the resolved recipe. A resumed run must have the same, but for the keys in `may_change`; `completed`
+    gives one that an older version wrote the keys it did not know yet, with their defaults.
     """
 
     trainer: Trainer[E, M]
@@ -78,6 +79,7 @@ class Experiment(Generic[E, M]):
     guard: Guard | None = None  # asked after every step; may end the run before `steps`
     trackers: tuple[str, ...] = ("tensorboard",)
     config: Mapping[str, Any] = field(default_factory=dict)
+    completed: Callable[[Mapping[str, Any]], Mapping[str, Any]] = dict
     may_change: frozenset[str] = frozenset({"steps", "checkpoint_every", "log"})
     provenance: Mapping[str, Any] = field(default_factory=dict)  # joins run.json, e.g. the base model's hashes
 
@@ -264,7 +266,7 @@ def _replace(folder: Path, about: Mapping[str, Any]) -> None:
 def _check_same(experiment: Experiment[E, M], folder: Path, progress: Progress) -> None:
     """UserError when the recipe or the base's weights are not those the run was started with."""
     started = json.loads((folder / "run.json").read_text())
-    before = _flat(started["config"])
+    before = _flat(dict(experiment.completed(started["config"])))
     now = _flat(json.loads(json.dumps(dict(experiment.config))))
     changed = [key for key in differing(before, now) if not {key, key.split(".")[0]} & experiment.may_change]
     if changed:

@@ -189,8 +189,10 @@ def test_costs_of_finished_pictures_cost_forwards_and_are_told_beforehand(
 
 def test_finished_costs_are_for_pictures_that_are_left_early() -> None:
     own = ["constraint.costs=[harm]", "constraint.budget=0.1", "constraint.finished=true"]
-    with pytest.raises(UserError, match="objective.kind=draft measures finished ones; leave it out"):
+    with pytest.raises(UserError, match="objective.kind=draft as set measures finished ones; leave it out"):
         load_recipe("emoji-draft", own)
+    with pytest.raises(UserError, match="objective.kind=refl as set measures finished ones"):
+        load_recipe("emoji-refl", [*own, "objective.early=[0,0]"])
     chosen = ["active.by=ranks", "active.scores=[clip, harm]", "scorers.clip=1"]
     with pytest.raises(UserError, match="active chooses among all prompts"):
         load_recipe("emoji-refl", [*own, *chosen])

@@ -71,7 +71,13 @@ def test_a_multiplier_by_hand() -> None:
     )
     bounded = Multiplier(budget=0.0, rule=Rule(rho=10.0, eta=10.0, ema=0.0, bound=3.0))
     bounded.move(1.0)
-    assert (bounded.u, bounded.value) == (3.0, 3.0)
+    assert (bounded.u, bounded.value) == (3.0, 0.0)  # u is at its bound: nothing piles up in lambda
+    bounded.move(0.2)
+    assert (bounded.u, bounded.value) == (2.0, 1.0)  # lambda + rho (c - h) = 3 next time, where 2 was asked for
+    bounded.move(0.25)
+    assert (bounded.u, bounded.value) == (3.0, 1.0)
+    bounded.move(0.0)
+    assert (bounded.u, bounded.value) == (1.0, 1.0)
 
 
 def test_the_measured_cost_is_an_average_without_the_start_s_bias() -> None:

@@ -97,12 +97,15 @@ def test_with_finish_the_credit_observes_the_ends_of_pictures_of_a_harm_category
     end = brightness(policy, denoise(policy, few.cond, few.noise, plan)[0])
     [(prompts, [value])] = credit.seen
     assert prompts == (harmful,) and value == pytest.approx(float(end[1]), rel=1e-5)
-    assert plain.loss(policy, few).total.item() == foreseen != pytest.approx(-float(end.mean()), rel=1e-5)
+    usual = replace(few, reward=replace(reward, finished=False))
+    assert plain.loss(policy, usual).total.item() == foreseen != pytest.approx(-float(end.mean()), rel=1e-5)
     assert objective.cost(few).forwards == plain.cost(few).forwards + 2
     assert objective.cost(few).backwards == plain.cost(few).backwards
     objective.loss(policy, few.take(torch.tensor([0])))  # a share of the step without such a prompt
     reward.settle(few.prompts, Fleet())
-    assert credit.seen[1] == ((), [])
+    assert len(credit.seen) == 1
+    with pytest.raises(AssertionError, match="one of the two finishes"):
+        plain.loss(policy, few)
 
 
 def test_the_kl_is_half_the_squared_distance_of_both_predictions() -> None:
