@@ -7,7 +7,7 @@ from typing import Any
 
 from safediffusion.config.credits import CREDIT_KINDS, CreditConfig
 from safediffusion.config.fields import Kinds, own_keys
-from safediffusion.config.objectives import OBJECTIVE_KINDS, FocusNFixConfig, ObjectiveConfig, ReflConfig
+from safediffusion.config.objectives import OBJECTIVE_KINDS, FocusNFixConfig, ObjectiveConfig
 from safediffusion.config.regions import with_region
 from safediffusion.config.schema import PlanConfig, Recipe
 from safediffusion.core.fleet import Fleet
@@ -19,6 +19,7 @@ from safediffusion.diffusion.windows import Windows
 from safediffusion.models.banks import LoraSpec
 from safediffusion.models.policy import Drawing, Saving
 from safediffusion.objectives.base import Objective
+from safediffusion.objectives.direct import Direct
 from safediffusion.objectives.kto import DiffusionKto
 from safediffusion.objectives.registry import OBJECTIVES
 from safediffusion.objectives.through_steps import ThroughSteps
@@ -76,9 +77,9 @@ def build_objective(recipe: Recipe, *, fleet: Fleet = Fleet()) -> Objective[Any,
     own = _own(recipe.objective, OBJECTIVE_KINDS)
     if isinstance(recipe.objective, FocusNFixConfig):
         own = with_region(own)
-    if isinstance(recipe.objective, ReflConfig):
-        own["finish"] = recipe.constraint.finished
     made: Objective[Any, Any] = OBJECTIVES.get(recipe.objective.kind)(**own)
+    if isinstance(made, Direct) and recipe.constraint.finished:
+        made = replace(made, finish=True)
     if isinstance(made, ThroughSteps):
         made.fits(recipe.plan.steps)
     if isinstance(made, DiffusionKto):

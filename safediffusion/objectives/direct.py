@@ -36,7 +36,10 @@ from safediffusion.objectives.through_steps import Passes, PictureItems, Range, 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Direct(ThroughSteps):
-    """`views` above 0 scores so many random views of each picture in its place."""
+    """`views` above 0 scores so many random views of each picture in its place.
+
+    `finish` goes with a `Reward` that waits for finished pictures: what is left early is also drawn to its end for it.
+    """
 
     renoise: int = 0
     hinge: float | None = None
@@ -125,11 +128,10 @@ def refl(
     kl: float = 0.0,
     kl_safe: float | None = None,
     views: int = 0,
-    finish: bool = False,
     checkpoint: bool = False,
 ) -> Direct:
     """ReFL; as released: 40 steps of which 0 to 9 are left out, and ImageReward up to 2."""
-    return Direct(early=early, hinge=hinge, kl=kl, kl_safe=kl_safe, views=views, finish=finish, checkpoint=checkpoint)
+    return Direct(early=early, hinge=hinge, kl=kl, kl_safe=kl_safe, views=views, checkpoint=checkpoint)
 
 
 def _harmful(items: PictureItems) -> Tensor:
