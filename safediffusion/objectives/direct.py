@@ -71,7 +71,7 @@ class Direct(ThroughSteps):
         r = torch.stack(rewards)  # [1 + renoise, N]
         phi = r if self.hinge is None else r.clamp_max(self.hinge)
         terms = {"reward": rewards[0].detach().mean(), "kl": kl.detach().mean()}
-        return Loss(total=-phi.mean() + (items.hold.to(kl.device) * kl).mean(), terms=terms)
+        return Loss(total=-phi.mean() + self.held(items, kl), terms=terms)
 
     def _observe_finished(self, policy: Policy, items: PictureItems, reward: Reward, after: Tensor) -> None:
         """Show the reward the ends of the pictures whose windows ended in the states `after` [N, ...]."""

@@ -56,7 +56,7 @@ class FocusNFix(ThroughSteps):
         images = policy.decode(latents)
         r, outside = items.reward(images, items.prompts), distance_outside(images, start, mask)
         terms = {"reward": r, "kl": kl, "outside": outside, "region/share": mask.mean((1, 2, 3))}
-        total = -r.mean() + self.beta * outside.mean() + (items.hold.to(kl.device) * kl).mean()
+        total = -r.mean() + self.beta * outside.mean() + self.held(items, kl)
         return Loss(total=total, terms={name: value.detach().mean() for name, value in terms.items()})
 
     @torch.no_grad()
@@ -67,11 +67,10 @@ class FocusNFix(ThroughSteps):
             return policy.decode(unroll(policy, items.cond, items.noise, items.plan, window).latents)
 
     def passes(self, items: PictureItems) -> Passes:
-        return ThroughSteps.passes(self, items)._replace(further=int(items.window.stop.sum()))
+        return _and_start(ThroughSteps.passes(self, items))
 
     def most(self, volume: Volume) -> Passes:
-        steps = volume.plan.steps - (0 if self.early is None else self.early[0])
-        return ThroughSteps.most(self, volume)._replace(further=volume.images * steps)
+        return _and_start(ThroughSteps.most(self, volume))
 
 
 def focus_n_fix(
@@ -97,3 +96,8 @@ def distance_outside(images: Tensor, start: Tensor, mask: Tensor) -> Tensor:
     held = ((1 - mask) * (images - start)).flatten(1)
     norm: Tensor = torch.linalg.vector_norm(held, dim=1)
     return norm / math.sqrt(held.shape[1])
+
+
+def _and_start(found: Passes) -> Passes:
+    """And I0, by the same steps without gradients."""
+    return found._replace(further=found.constant + found.learned)

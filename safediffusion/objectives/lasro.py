@@ -42,7 +42,7 @@ class Lasro(ThroughSteps):
     def loss(self, policy: Policy, items: PictureItems) -> Loss:
         latents, kl, _ = self.drawn(policy, items)
         reward = _surrogate(items).of(latents, items.cond)
-        total = -reward.mean() + (items.hold.to(kl.device) * kl).mean()
+        total = -reward.mean() + self.held(items, kl)
         return Loss(total=total, terms={"reward": reward.detach().mean(), "kl": kl.detach().mean()})
 
 

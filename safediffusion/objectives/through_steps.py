@@ -140,6 +140,11 @@ class ThroughSteps(Stateless, ABC):
         compare = _kl(policy, items.plan) if self._holds else None
         return unroll(policy, items.cond, items.noise, items.plan, items.window, compare=compare)
 
+    @staticmethod
+    def held(items: PictureItems, kl: Tensor) -> Tensor:
+        """The loss's part of the distances `kl` [N] to the reference."""
+        return (items.hold.to(kl.device) * kl).mean()
+
     @abstractmethod
     def loss(self, policy: Policy, items: PictureItems) -> Loss: ...
 
