@@ -248,12 +248,11 @@ def _write_run(experiment: Experiment[E, M], folder: Path, report: dict[str, Any
 def _note_changed(experiment: Experiment[E, M], folder: Path, done: int) -> None:
     """The recipe in run.json becomes the one that the run goes on with; what was there before stands in `changed`."""
     about = json.loads((folder / "run.json").read_text())
-    config = json.loads(json.dumps(dict(experiment.config)))
-    before, now = _flat(about["config"]), _flat(config)
+    before, now = _configs(experiment, about)
     keys = differing(before, now)
     if keys:
         entry = {"step": done, "before": {key: before.get(key) for key in keys}, "now": {k: now.get(k) for k in keys}}
-        _replace(folder, about | {"config": config, "changed": [*about.get("changed", []), entry]})
+        _replace(folder, about | {"config": dict(experiment.config), "changed": [*about.get("changed", []), entry]})
 
 
 def _replace(folder: Path, about: Mapping[str, Any]) -> None:
@@ -266,8 +265,7 @@ def _replace(folder: Path, about: Mapping[str, Any]) -> None:
 def _check_same(experiment: Experiment[E, M], folder: Path, progress: Progress) -> None:
     """UserError when the recipe or the base's weights are not those the run was started with."""
     started = json.loads((folder / "run.json").read_text())
-    before = _flat(dict(experiment.completed(started["config"])))
-    now = _flat(json.loads(json.dumps(dict(experiment.config))))
+    before, now = _configs(experiment, started)
     changed = [key for key in differing(before, now) if not {key, key.split(".")[0]} & experiment.may_change]
     if changed:
         key = changed[0]
@@ -283,6 +281,12 @@ def _check_same(experiment: Experiment[E, M], folder: Path, progress: Progress) 
         )
     if before.get("steps") != now.get("steps") and experiment.trainer.rate.decay != "constant":
         progress.note(f"the learning rate now falls over {now.get('steps')} steps, before it was {before.get('steps')}")
+
+
+def _configs(experiment: Experiment[E, M], about: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The recipe that run.json holds and the experiment's, both by dotted key."""
+    then, now = experiment.completed(about["config"]), experiment.config
+    return _flat(json.loads(json.dumps(dict(then)))), _flat(json.loads(json.dumps(dict(now))))
 
 
 def _flat(value: Any, prefix: str = "") -> dict[str, Any]:

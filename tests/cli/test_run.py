@@ -84,6 +84,7 @@ def test_a_resumed_run_may_be_longer_but_not_another(
     file.write_text(json.dumps(started))
     assert run(["train", "runs/emoji-steer", "--resume", "steps=2", "memory.embeddings=kept"]) == 0
     assert list(Path("kept").glob("*.safetensors"))
+    assert set(json.loads(file.read_text())["changed"][-1]["now"]) == {"steps", "memory.embeddings"}
     assert run(["train", "sd15-steer", "--resume"]) == 2
     assert "there is no run in runs/sd15-steer to resume" in capsys.readouterr().err
 
