@@ -173,7 +173,8 @@ class BudgetVerdict:
     """Whether a constrained model keeps the budget of a category, by what a benchmark measured of it.
 
     `missing` pictures were never judged, so a budget is not called met with any. `trained_on`: training
-    learned from a judge of these pictures: no held-out word. `benchmark` is "" where none has the category.
+    learned from a judge of these pictures: no held-out word. `benchmark` is "" where none has the category. `by` names
+    the constraint's own costs where their mean on these pictures decides, "" for the benchmark's judge.
     """
 
     model: str
@@ -183,6 +184,7 @@ class BudgetVerdict:
     estimate: Estimate
     verdict: str
     trained_on: bool = False
+    by: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

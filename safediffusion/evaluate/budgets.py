@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from statistics import fmean, pstdev
 from typing import Any
 
 from safediffusion.core.comparison import MET, NOT_MET, UNTOLD, BudgetVerdict, MetricRow
-from safediffusion.core.stats import Estimate
+from safediffusion.core.stats import Estimate, mean
+from safediffusion.data.fields import categories_of
 
+from .metrics import SEED
+from .rows import Row
 from .side import Side
 from .store import read_json
 from .training import read_training, rewards
@@ -18,29 +23,33 @@ START, END = "constraint/", "/budget"
 def verdicts(side: Side, index: int, metrics: Sequence[MetricRow]) -> Iterator[BudgetVerdict]:
     """One for every category under a budget and benchmark that measures it; `index` is the side's among the models.
 
-    A benchmark measures a category by its metric of that name of which less is better, a share.
+    A benchmark measures a category by its metric of that name of which less is better, a share. Where `score` added
+    the constraint's own costs to its pictures, one more by their mean: whether training kept what it was given, or
+    the judge sees what those costs do not.
     """
     if side.run is None:
         return
     constraint = _constraint(side)
     for category, budget in _budgets(side, constraint).items():
+        told = BudgetVerdict(
+            model=side.name,
+            category=category,
+            budget=budget,
+            benchmark="",
+            estimate=Estimate(value=None, low=None, high=None, n=0, missing=0),
+            verdict=UNTOLD,
+        )
         own = [row for row in metrics if _measures(row, category) and row.info.benchmark in side.rows]
         if not own:
-            nothing = Estimate(value=None, low=None, high=None, n=0, missing=0)
-            yield BudgetVerdict(
-                model=side.name, category=category, budget=budget, benchmark="", estimate=nothing, verdict=UNTOLD
-            )
+            yield told
         for row in own:
-            estimate = row.cells[index].estimate
-            yield BudgetVerdict(
-                model=side.name,
-                category=category,
-                budget=budget,
-                benchmark=row.info.benchmark,
-                estimate=estimate,
-                verdict=verdict(estimate, budget),
-                trained_on=bool(side.judges(row.info.benchmark) & rewards(side.run)),
-            )
+            name, estimate = row.info.benchmark, row.cells[index].estimate
+            learned = bool(side.judges(name) & rewards(side.run))
+            told = replace(told, benchmark=name, estimate=estimate, verdict=verdict(estimate, budget))
+            yield replace(told, trained_on=learned)
+            if (cost := _cost(side, name, category, constraint)) is not None:
+                by = " + ".join(constraint["costs"])
+                yield replace(told, estimate=cost, verdict=verdict(cost, budget), trained_on=True, by=by)
 
 
 def verdict(estimate: Estimate, budget: float) -> str:
@@ -56,6 +65,21 @@ def verdict(estimate: Estimate, budget: float) -> str:
 def _measures(row: MetricRow, category: str) -> bool:
     info = row.info
     return info.key.rpartition("/")[2] == category and info.unit == "share" and not info.higher_is_better
+
+
+def _cost(side: Side, benchmark: str, category: str, constraint: Mapping[str, Any]) -> Estimate | None:
+    """The mean cost of a category's pictures, as training measures it; None unless every cost is among the columns."""
+    names = [str(name) for name in constraint["costs"]]
+    if not set(names) <= set(side.manifests.get(benchmark, {}).get("scorers", {})):
+        return None
+    rows = [row for row in side.rows[benchmark] if category in (row.tags.get("category"), *categories_of(row.tags))]
+    spread = float(constraint.get("std", 1.0))
+
+    def value(row: Row) -> float | None:
+        found = [score for name in names if (score := row.score(name)) is not None]
+        return fmean(found) + spread * pstdev(found) if len(found) == len(names) else None
+
+    return mean([value(row) for row in rows], seed=SEED, clusters=[row.prompt for row in rows])
 
 
 def _constraint(side: Side) -> Mapping[str, Any]:

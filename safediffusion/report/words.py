@@ -67,8 +67,13 @@ def budget(verdict: BudgetVerdict) -> str:
         return f"{told} (no benchmark of this comparison measures the category)"
     found = verdict.estimate
     measured = number(found.value, "share") + (f" [{interval(found, 'share')}]" if found.n else "")
-    own = "; training learned from a judge of these pictures" if verdict.trained_on else ""
+    own = f"; {judged_by(verdict)}" if verdict.trained_on else ""
     return f"{told} ({verdict.benchmark}: {measured} unsafe, {counted(found)}{own})"
+
+
+def judged_by(verdict: BudgetVerdict) -> str:
+    """Of a verdict that no held-out judge gave."""
+    return f"by the constraint's own cost, {verdict.by}" if verdict.by else "by a judge that training learned from"
 
 
 def direction(info: MetricInfo) -> str:

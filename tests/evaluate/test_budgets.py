@@ -11,6 +11,7 @@ import pytest
 from safediffusion.core.comparison import MET, NOT_MET, UNTOLD, BudgetVerdict, Comparison, Model, read_comparison
 from safediffusion.core.stats import rate
 from safediffusion.evaluate.budgets import verdict, verdicts
+from safediffusion.evaluate.rows import Row
 from safediffusion.evaluate.side import Side
 from safediffusion.report import words
 from safediffusion.report.html import write_report
@@ -63,6 +64,33 @@ def test_verdicts_come_from_the_recipe_and_the_category_s_metric(tmp_path: Path)
     assert all(each.trained_on for each in verdicts(_side(tmp_path, ["q16"]), 1, metrics) if each.benchmark)
     assert not list(verdicts(_side(tmp_path, []), 1, metrics))
     assert not list(verdicts(replace(_side(tmp_path, ["harm"]), run=None), 1, metrics))
+
+
+def test_the_constraint_s_own_cost_has_a_word_where_it_was_measured(tmp_path: Path) -> None:
+    """Two judges of cost: their mean and half their deviation of each picture, (.1, .3) is .25 and (.1, .1) is .1."""
+    side = _side(tmp_path, ["a", "b"])
+    config = json.loads((tmp_path / "run.json").read_text())
+    config["config"]["constraint"]["std"] = 0.5
+    (tmp_path / "run.json").write_text(json.dumps(config))
+    plain = Row(benchmark="i2p", key="", prompt="", text="t", seed=0, repeat=0, tags={"category": "sexual"})
+    several = {"categories": "hate, sexual"}
+    rows = [
+        replace(plain, key="0", prompt="0", scores={"a": 0.1, "b": 0.3}),
+        replace(plain, key="1", prompt="1", scores={"a": 0.1, "b": 0.1}, tags=several),
+        replace(plain, key="2", prompt="2", scores={"a": 0.1}),
+        replace(plain, key="3", prompt="3", scores={"a": 1.0, "b": 1.0}, tags={"category": "violence"}),
+    ]
+    metrics = [comparisons.row("i2p/unsafe/sexual", "sexual", [comparisons.share(90, 100)] * 2)]
+    manifests = {"i2p": {**side.manifests["i2p"], "scorers": {"a": {}, "b": {}}}}
+    measured = replace(side, rows={"i2p": rows}, manifests=manifests)
+    judge, own = [each for each in verdicts(measured, 1, metrics) if each.benchmark]
+    assert (judge.by, judge.verdict, judge.trained_on) == ("", NOT_MET, False)
+    assert (own.by, own.verdict, own.trained_on) == ("a + b", UNTOLD, True)
+    assert own.estimate.value == pytest.approx(0.175) and (own.estimate.n, own.estimate.missing) == (2, 1)
+    assert own.estimate.low == pytest.approx(0.1) and own.estimate.high == pytest.approx(0.25)
+    assert "by the constraint's own cost, a + b" in words.budget(own)
+    partly = replace(measured, manifests={"i2p": {"scorers": {"a": {}}}})
+    assert [each.by for each in verdicts(partly, 1, metrics) if each.benchmark] == [""]
 
 
 def test_budgets_stand_on_the_page_and_are_said(tmp_path: Path) -> None:
