@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import time
 from collections.abc import Callable, Mapping
@@ -199,7 +198,7 @@ class Racer:
             self.progress.points.append(self.point(self._base.probe, None))
             return
         raw = read_json(state)
-        if raw["config"] != json.loads(json.dumps(to_plain(self.recipe))):
+        if self._experiment.completed(raw["config"]) != to_plain(self.recipe):
             raise UserError(
                 f"{self.folder} belongs to another version of recipe {self.recipe.name}; give another --out"
             )

@@ -125,6 +125,11 @@ def test_a_stopped_racer_goes_on_exactly(recipe: Recipe, tmp_path: Path, monkeyp
     assert Progress.read(json.loads(json.dumps(second.progress.json()))) == second.progress
     with pytest.raises(UserError, match="another version of recipe emoji-steer"):
         racer(replace(recipe, seed=9), tmp_path / "parts")
+    state = tmp_path / "parts" / "progress.json"
+    older = json.loads(state.read_text())
+    del older["config"]["attack"]["sweep"]  # as a version wrote it that did not know this key
+    state.write_text(json.dumps(older))
+    assert racer(recipe, tmp_path / "parts").progress.step == second.progress.step
 
 
 @pytest.mark.usefixtures("tiny_world")
