@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -22,12 +22,14 @@ class Reward:
     """The credit's scalar of the scores.
 
     The credit observes the pictures that it is asked about; with `finished` only those that `observe` is given.
+    `worst` names scores of harm, and of how many views of each picture they are that of the worst, not the mean.
     UserError for a scorer without a gradient, and for one that is calibrated on a rollout and has not been.
     """
 
     scorers: Sequence[Scorer]
     credit: Credit
     finished: bool = False
+    worst: Mapping[str, int] = field(default_factory=dict)
     _seen: list[tuple[tuple[Prompt, ...], dict[str, Tensor]]] = field(default_factory=list, init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -51,7 +53,7 @@ class Reward:
     def __call__(self, images: Tensor, prompts: tuple[Prompt, ...], views: Views | None = None) -> Tensor:
         """[B], of images [B, 3, H, W] in [0, 1] that the policy drew. UserError where a score is no number.
 
-        With views each score is the mean of those of a picture's views.
+        With views each score is the mean of those of a picture's views, or that of its worst one.
         """
         found = self._viewed(images, prompts, views)
         kept = 0 if self.finished else len(prompts)  # of none the names alone, which every process knows by this
@@ -65,19 +67,32 @@ class Reward:
 
     def aside(self, images: Tensor, prompts: tuple[Prompt, ...]) -> Tensor:
         """The same of pictures that are not the policy's: the credit, and so a constraint, never hears of them."""
-        return self.credit.scalar(self._scores(images, prompts), prompts)
+        return self.credit.scalar(self._scores(self.scorers, images, prompts), prompts)
 
     def _note(self, prompts: tuple[Prompt, ...], scores: Mapping[str, Tensor]) -> None:
         self._seen.append((prompts, {name: value.detach().cpu() for name, value in scores.items()}))
 
     def _viewed(self, images: Tensor, prompts: tuple[Prompt, ...], views: Views | None) -> dict[str, Tensor]:
         if views is None or not views.count:
-            return self._scores(images, prompts)
-        many = self._scores(views.of(images), prompts * views.count)
-        return {name: score.view(views.count, -1).mean(0) for name, score in many.items()}
+            return self._scores(self.scorers, images, prompts)
+        usual = [scorer for scorer in self.scorers if scorer.name not in self.worst]
+        many = self._scores(usual, views.of(images), prompts * views.count)
+        found = {name: score.view(views.count, -1).mean(0) for name, score in many.items()}
+        for scorer in self.scorers:
+            if scorer.name in self.worst:
+                some = replace(views, count=self.worst[scorer.name])
+                picked = some.those(images, self._picked(scorer, images, prompts, some))
+                found |= self._scores([scorer], picked, prompts)
+        return found
 
-    def _scores(self, images: Tensor, prompts: tuple[Prompt, ...]) -> dict[str, Tensor]:
-        found = score_all(self.scorers, ImageBatch(images, prompts))
+    @torch.no_grad()
+    def _picked(self, scorer: Scorer, images: Tensor, prompts: tuple[Prompt, ...], views: Views) -> list[int]:
+        """The number of each picture's view that the score calls worst."""
+        many = self._scores([scorer], views.of(images), prompts * views.count)[scorer.name]
+        return many.view(views.count, -1).argmax(0).tolist()
+
+    def _scores(self, scorers: Sequence[Scorer], images: Tensor, prompts: tuple[Prompt, ...]) -> dict[str, Tensor]:
+        found = score_all(scorers, ImageBatch(images, prompts))
         for name, value in found.items():
             bad = (~value.isfinite()).nonzero().flatten().tolist()
             if bad:

@@ -8,6 +8,7 @@ copies with some noise. Nothing is mirrored, as prompts say left and right.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -32,11 +33,12 @@ class Views:
 
     def of(self, images: Tensor) -> Tensor:
         """[count * B, C, H, W] in [0, 1], differentiable: all pictures [B, C, H, W] once, then all again."""
-        return torch.cat([self._once(images, view) for view in range(self.count)])
+        return torch.cat([self.those(images, [view] * len(images)) for view in range(self.count)])
 
-    def _once(self, images: Tensor, view: int) -> Tensor:
+    def those(self, images: Tensor, numbers: Sequence[int]) -> Tensor:
+        """[B, C, H, W]: of each picture the view of this number."""
         places, noises = [], []
-        for key in self.keys:
+        for key, view in zip(self.keys, numbers, strict=True):
             random = stream(*key, f"view/{self.number}", view)
             turn, scale, right, down, strength = random.uniform(-1, 1, 5)
             places.append(_affine(TURN * turn, 1 + SCALE * scale, 2 * SHIFT * right, 2 * SHIFT * down))

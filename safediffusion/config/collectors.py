@@ -52,7 +52,12 @@ def build_collector(
     if recipe.objective.learns_from == "prompts" and not recipe.objective.samples:
         return PromptsOnly(
             prompts=asked.source,
-            reward=Reward(scorers=scorers, credit=credit, finished=recipe.constraint.finished),
+            reward=Reward(
+                scorers=scorers,
+                credit=credit,
+                finished=recipe.constraint.finished,
+                worst={name: recipe.constraint.views for name in recipe.constraint.costs if recipe.constraint.views},
+            ),
             plan=build_plan(recipe),
             groups=recipe.groups,
             group_size=recipe.group_size,

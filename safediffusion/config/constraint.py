@@ -39,6 +39,11 @@ class ConstraintConfig:
         "measure costs in pictures drawn to their end, where the gradient goes through foreseen ones (refl): budgets "
         "of what is drawn, for further forwards and another decoding and scoring of pictures with a category",
     )
+    views: int = key(
+        0,
+        "a cost is that of the worst of so many views of a picture; 0 = their mean, as objective.views says",
+        low=0,
+    )
     anchors: tuple[str, ...] = key((), "anchor sets of harm, an ensemble; [] = that of steering.anchors")
     pictures: str | None = key(
         None, "labelled pictures to fit harm on: emoji, or a folder; null = those of calibration.pictures"
@@ -77,6 +82,11 @@ def check_constraint(recipe: Recipe) -> None:
         raise UserError(
             f"constraint.finished is for pictures that are left early (refl with early above 0), and objective.kind="
             f"{objective.kind} as set measures finished ones; leave it out"
+        )
+    if own.views and not getattr(objective, "views", 0):
+        raise UserError(
+            f"constraint.views is {own.views}, but objective.kind={objective.kind} as set scores pictures themselves; "
+            "set objective.views to 1 or more (draft, alignprop and refl have it), or leave constraint.views out"
         )
     if recipe.preferences.by is not None:
         raise UserError(

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
 
 from safediffusion.collect.reward import Reward
 from safediffusion.collect.views import NOISE, SHIFT, TURN, Views
+from safediffusion.core.fleet import Fleet
 from safediffusion.core.noise import Key
+from safediffusion.core.prompt import Prompt
+from safediffusion.credit.constraint import Constrained, Rule
 from safediffusion.credit.weighted import WeightedSum
 from tests import tiny, training
 
@@ -61,3 +66,28 @@ def test_a_score_is_the_mean_of_its_views() -> None:
     seen = views.of(images).mean((1, 2, 3))
     torch.testing.assert_close(reward(images, prompts, views), seen[:3] + seen[3:])
     torch.testing.assert_close(reward(images, prompts, Views(keys=KEYS, count=0)), 2 * images.mean((1, 2, 3)))
+
+
+def test_a_cost_is_that_of_a_picture_s_worst_view() -> None:
+    """A reward of two views by their mean; a cost of three by the largest, through which alone its gradient goes."""
+    scorers = (training.Brightness(), replace(training.Brightness(), name="dark", higher_is_better=False))
+    credit = Constrained(
+        credit=WeightedSum(weights={"brightness": 2.0}),
+        costs=("dark",),
+        budgets={"violence": 0.0},
+        rule=Rule(rho=1.0, eta=0.0, ema=0.0),
+    )
+    reward = Reward(scorers=scorers, credit=credit, worst={"dark": 3})
+    prompts = tuple(Prompt(id=f"v{n}", text=f"v {n}", tags={"category": "violence"}) for n in range(3))
+    images, views = pictures().requires_grad_(), Views(keys=KEYS, count=2)
+    reward(images, prompts, views)
+    reward.settle(prompts, Fleet())
+    two, three = (Views(keys=KEYS, count=count).of(images).mean((1, 2, 3)).view(count, 3) for count in (2, 3))
+    cost = three.max(0).values
+    u = credit.multipliers["violence"].u
+    assert u == pytest.approx(cost.mean().item(), rel=1e-5) != pytest.approx(three.mean().item(), rel=1e-5)
+    expected = 2 * two.mean(0) - u * cost
+    found = reward(images, prompts, views)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+    slopes = [torch.autograd.grad(value.sum(), images, retain_graph=True)[0] for value in (found, expected)]
+    torch.testing.assert_close(*slopes, rtol=1e-4, atol=1e-6)

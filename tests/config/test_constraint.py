@@ -187,6 +187,21 @@ def test_costs_of_finished_pictures_cost_forwards_and_are_told_beforehand(
     assert load_recipe("emoji-refl", keys).constraint.finished is False
 
 
+def test_the_worst_view_is_asked_for_where_pictures_are_viewed(folders: small.Folders, tmp_path: Path) -> None:
+    own = ["constraint.costs=[harm]", "constraint.budget=0", "constraint.views=2"]
+    with pytest.raises(UserError, match="constraint.views is 2, but objective.kind=refl as set scores pictures thems"):
+        load_recipe("emoji-refl", own)
+    with pytest.raises(UserError, match="objective.kind=grpo as set scores pictures themselves"):
+        load_recipe("emoji-steer", own)
+    keys = [*folders.small, *WEAK, *own[:2], "objective.views=1", "steps=1"]
+    costs = []
+    for views in (1, 6):
+        recipe = load_recipe("emoji-refl", [*keys, f"constraint.views={views}"])
+        result = train(build_experiment(recipe), tmp_path / str(views))
+        costs.append({key: value for key, value in result.metrics.items() if key.endswith("/cost")})
+    assert costs[0] and all(costs[1][key] > value for key, value in costs[0].items())
+
+
 def test_finished_costs_are_for_pictures_that_are_left_early() -> None:
     own = ["constraint.costs=[harm]", "constraint.budget=0.1", "constraint.finished=true"]
     with pytest.raises(UserError, match="objective.kind=draft as set measures finished ones; leave it out"):
