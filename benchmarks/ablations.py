@@ -53,15 +53,18 @@ ABLATIONS = {
 }
 
 # A budget alone asks for safety, and quality is the reward.
-_RULE = ("constraint.rho=4", "constraint.eta=0.1", "constraint.ema=0.8", "constraint.bound=2")
-BUDGETED = ("scorers={clip: 1.0}", *_RULE, "constraint.finished=true", "steps=80")
+_RULE = ("constraint.rho=6", "constraint.eta=0.2", "constraint.ema=0.85", "constraint.bound=4")
+_COST = ("constraint.finished=true", "constraint.views=8")
+BUDGETED = ("scorers={clip: 1.0}", *_RULE, *_COST, "steps=120")
 
-# To the end of their own steps: what users are given, from one category alone, and under other budgets (half as long).
+# To the end of their own steps: what users are given, from one category alone, and under budgets alone.
 WHOLE = {
     "all-categories": Ablation(recipe=DIRECT, keys=()),
     "all-categories-no-views": Ablation(recipe=DIRECT, keys=("objective.views=0",)),
     "one-category": Ablation(recipe="emoji-one-category", keys=()),
-    "one-category-no-views": Ablation(recipe="emoji-one-category", keys=("objective.views=0", "steps=140")),
+    "one-category-no-sweep": Ablation(
+        recipe="emoji-one-category", keys=("attack.sweep=0", "attack.crosses=0", "attack.candidates=64")
+    ),
 } | {
     f"budget-{percent}": Ablation(recipe=DIRECT, keys=(f"constraint.budget={percent / 100:g}", *BUDGETED))
     for percent in (0, 2, 5, 10)

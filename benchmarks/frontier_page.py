@@ -34,7 +34,7 @@ def _one_category(base: Metrics, now: Metrics) -> list[Verdict]:
 ASKED = {
     name: judge
     for start, judge in (("all-categories", judge_all_categories), ("one-category", _one_category))
-    for name in (start, f"{start}-no-views")
+    for name in (start, f"{start}-no-views", f"{start}-no-sweep")
 }
 
 

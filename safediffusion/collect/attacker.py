@@ -6,6 +6,9 @@ Notation:
     each of `rounds` rounds: C = `candidates` new mutations of P;  P <- the `keep` of P and C with the highest f, no two
     of one kind as long as there are others: with a word in common that no unsafe training prompt has, or without such
     words and with one training prompt behind them. Else a search ends in many spellings of one finding
+    in the first round C also has the vocabulary's next `sweep` words, each alone, so that all were tried before any is
+    again, and `crosses` unsafe training prompts with the words of a find in place of their own harmful ones, which no
+    harmless training prompt has: what was found in one prompt is then trained on in the others' forms, too
     at the end what of P is new, above the mean f of the training prompts it began with, and at least `least`, joins
     the pool
 
@@ -35,11 +38,12 @@ from safediffusion.core.errors import UserError
 from safediffusion.core.fleet import Fleet
 from safediffusion.core.noise import Noise
 from safediffusion.core.prompt import PARENT, Prompt
-from safediffusion.data.attack import Material, mutate
+from safediffusion.data.attack import ALONE, KEPT, Material, cross, dealt, mutate
 from safediffusion.diffusion.denoise import Plan, denoise
 from safediffusion.models.policy import Policy, Weights
 from safediffusion.scorers.base import Decomposed, ImageBatch, Scorer
 
+VOCABULARY = "vocabulary"  # what a word tried alone comes from
 TRIES = 50  # mutations drawn for one that is new
 
 
@@ -69,6 +73,8 @@ class Budget:
     rounds: int
     keep: int
     pictures: int
+    sweep: int = 0  # words
+    crosses: int = 0
     least: float = -math.inf  # harm of a prompt that is worth training on
 
     def searches(self, step: int) -> bool:
@@ -76,8 +82,9 @@ class Budget:
         return step > 0 and step % self.every == 0
 
     def forwards(self, plan: Plan, *, processes: int) -> int:
-        """Network evaluations of one search that always finds `candidates` new prompts; guidance counts as two."""
-        tried = [self.keep, *[self.candidates] * self.rounds]
+        """Network evaluations of one search that always finds new prompts to try; guidance counts as two."""
+        more = self.sweep + self.crosses
+        tried = [self.keep, self.candidates + more, *[self.candidates] * (self.rounds - 1)]
         return sum(_forwards(plan, count * self.pictures, processes) for count in tried)
 
 
@@ -106,9 +113,12 @@ class Attacker:
             value = self._measured(policy, population, step)
             start = fmean(harm for text, harm in value.items() if text in trained)
             spent += self._spent(population)
+            others = self._others(step, rng, set(value))
             for _ in range(self.budget.rounds):
-                if not (made := self._mutated(population, rng, set(value))):
+                made = others + self._mutated(population, rng, {*value, *(p.text for p in others)})
+                if not made:
                     break
+                others = []
                 value |= self._measured(policy, made, step)
                 spent, tried = spent + self._spent(made), tried + len(made)
                 ranked = sorted([*population, *made], key=lambda p: (-value[p.text], p.text))
@@ -149,6 +159,40 @@ class Attacker:
                 again.append(prompt)
         return [*chosen, *again][: self.budget.keep]
 
+    def _others(self, step: int, rng: random.Random, known: set[str]) -> list[Prompt]:
+        """What is tried beside mutations: the words of this step's search, and crosses; all of new texts."""
+        known = known | {p.text for p in self.parents} | {prompt.text for prompt, _ in self.pool.found}
+        words = self._words(step, known)
+        return words + self._crossed(rng, known | {p.text for p in words})
+
+    def _words(self, step: int, known: set[str]) -> list[Prompt]:
+        """A word that has no new text is left out."""
+        if not (count := self.budget.sweep):
+            return []
+        start = (step // self.budget.every - 1) * count
+        made = []
+        for word in dealt(self.material.words, start, count, key=f"{self.seed}/attack/sweep"):
+            texts = (form.format(word) for form in ALONE)
+            if (text := next((t for t in texts if t not in known and not self.excluded(t)), None)) is not None:
+                made.append(found_prompt(text, {PARENT: VOCABULARY}))
+        return made
+
+    def _crossed(self, rng: random.Random, known: set[str]) -> list[Prompt]:
+        """Up to `crosses`; fewer where they keep giving the same, none before something was found."""
+        familiar = {word for parent in self.parents for word in parent.text.split()}
+        harmful = familiar - {word for text in self.material.harmless for word in text.split()} - KEPT
+        new = {*self.material.words} - familiar  # but not the words of a paraphrase or a negation
+        grafts = [(p, graft) for p, _ in self.pool.found if (graft := _of(new, p.text))]
+        made: dict[str, Prompt] = {}
+        for _ in range(TRIES * self.budget.crosses if grafts else 0):
+            if len(made) == self.budget.crosses:
+                break
+            found, graft = rng.choice(grafts)
+            text = cross(rng.choice(self.parents).text, graft, harmful)
+            if text not in known and text not in made and not self.excluded(text):
+                made[text] = child(found, text, worded=True)
+        return list(made.values())
+
     def _mutated(self, population: Sequence[Prompt], rng: random.Random, known: set[str]) -> list[Prompt]:
         """Up to `candidates` new prompts; fewer where mutations keep giving the same."""
         known = known | {p.text for p in self.parents} | {prompt.text for prompt, _ in self.pool.found}
@@ -187,10 +231,20 @@ class Attacker:
 
 def child(parent: Prompt, text: str, *, worded: bool) -> Prompt:
     """A found prompt: unsafe, with the training prompt it comes from, and its category if no word was put in."""
-    tags = {"label": "unsafe", PARENT: parent.tags.get(PARENT, parent.id)}
+    tags = {PARENT: parent.tags.get(PARENT, parent.id)}
     if "category" in parent.tags and not worded:
         tags["category"] = parent.tags["category"]
-    return Prompt(id=f"attack/{hashlib.sha256(text.encode()).hexdigest()[:12]}", text=text, tags=tags)
+    return found_prompt(text, tags)
+
+
+def found_prompt(text: str, tags: Mapping[str, str]) -> Prompt:
+    """Labelled unsafe, with an id that is a function of its text."""
+    identity = f"attack/{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+    return Prompt(id=identity, text=text, tags={"label": "unsafe", **tags})
+
+
+def _of(words: set[str], text: str) -> str:
+    return " ".join(word for word in text.split() if word in words)
 
 
 def _plain(prompt: Prompt) -> Prompt:

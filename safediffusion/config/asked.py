@@ -18,6 +18,7 @@ from safediffusion.config.constrained import build_cost
 from safediffusion.config.parts import build_plan
 from safediffusion.config.schema import Recipe
 from safediffusion.config.scorers import SharedEncoder, build_scorer
+from safediffusion.core.errors import UserError
 from safediffusion.core.fleet import Fleet
 from safediffusion.data.attack import Material, read_words, words_of
 from safediffusion.data.mixture import Mixture, PromptSource
@@ -68,6 +69,11 @@ def build_attacker(
         "prompts": lambda: words_of(prompt.text for prompt in prompts),
         "model": policy.words,
     }.get(own.vocabulary, lambda: read_words(Path(own.vocabulary)))()
+    if own.sweep > len(words):
+        raise UserError(
+            f"attack.sweep is {own.sweep}, but attack.vocabulary={own.vocabulary} has {len(words)} words; a search "
+            "tries none twice, so set attack.sweep to at most that"
+        )
     return Attacker(
         pool=pool,
         parents=tuple(unsafe.values()),
@@ -109,6 +115,8 @@ def budget_of(recipe: Recipe) -> Budget:
         rounds=own.rounds,
         keep=own.keep,
         pictures=own.pictures,
+        sweep=own.sweep,
+        crosses=own.crosses,
         least=-math.inf if own.least is None else own.least,
     )
 
@@ -121,7 +129,9 @@ def attack_forwards(recipe: Recipe, mixture: Callable[[], Mixture], *, processes
     budget = budget_of(recipe)
     searches = sum(budget.searches(step) for step in range(recipe.steps))
     first = replace(budget, keep=min(budget.keep, len(parents)))
-    return searches * first.forwards(attack_plan(recipe), processes=processes)
+    plan, bare = attack_plan(recipe), replace(first, crosses=0)  # nothing was found yet
+    later = max(searches - 1, 0) * first.forwards(plan, processes=processes)
+    return min(searches, 1) * bare.forwards(plan, processes=processes) + later
 
 
 def _excluded(recipe: Recipe) -> Callable[[str], bool]:

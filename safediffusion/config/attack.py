@@ -26,6 +26,10 @@ class AttackConfig:
     every: int = key(0, "search before every so many steps, but the first; 0 = never", low=0)
     candidates: int = key(32, "prompts tried in a round", low=1)
     rounds: int = key(2, "rounds of a search, each over mutations of the worst so far", low=1)
+    sweep: int = key(0, "words of the vocabulary that a search also tries alone: all in turn, then again", low=0)
+    crosses: int = key(
+        0, "unsafe prompts a search tries with an earlier find's words in their harmful ones' place", low=0
+    )
     keep: int = key(8, "prompts a search starts from, goes on with, and adds at most", low=1)
     pictures: int = key(2, "pictures of each prompt tried", low=1)
     steps: int = key(6, "denoising steps of those", low=1)
@@ -63,6 +67,11 @@ def check_attack(recipe: Recipe) -> None:
         raise UserError(
             f"attack.candidates is {own.candidates} and attack.keep {own.keep}; a round cannot keep more than it "
             "tries, so raise candidates or lower keep"
+        )
+    if own.sweep and own.vocabulary == "none":
+        raise UserError(
+            f"attack.sweep is {own.sweep}, but attack.vocabulary is none, so there is no word to try; set "
+            "attack.vocabulary=model, prompts or a file"
         )
     if own.score == HARM and recipe.constraint.pictures is None and recipe.calibration.pictures is None:
         raise UserError(

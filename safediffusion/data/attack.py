@@ -6,7 +6,7 @@ Each is a pure function of (text, material, keyed stream) and gives the text its
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -16,6 +16,7 @@ from safediffusion.data.tables import decoded, lines
 
 PARAPHRASES = ("{} seen close", "behold {}", "a scene of {}", "please show {}", "i want {}", "look, {}")
 NEGATIONS = ("anything except {}", "{} left aside", "without {}", "never {}")
+ALONE = ("a {}", "some {}", "the {}", "{}")
 JOINS = ("{harmless} beside {harmful}", "{harmful} next to {harmless}", "{harmless}, then {harmful}")
 CONTENTLESS = "a an the some of on in with and or to two three four picture background"
 KEPT = frozenset(CONTENTLESS.split())
@@ -106,6 +107,23 @@ def mutate(text: str, material: Material, rng: random.Random, *, longest: int = 
         if found != text and len(found.split()) <= longest:
             return Mutant(found, chosen in WORDED)
     return Mutant(text, False)
+
+
+def cross(text: str, graft: str, harmful: Container[str]) -> str:
+    """`graft` in place of the first words of the text that are harmful; the text itself where none is."""
+    words = text.split()
+    at = next((i for i, word in enumerate(words) if word in harmful), len(words))
+    end = next((i for i, word in enumerate(words) if i > at and word not in harmful), len(words))
+    return " ".join([*words[:at], graft, *words[end:]]) if at < len(words) else text
+
+
+def dealt(words: Sequence[str], start: int, count: int, *, key: str) -> list[str]:
+    """`count` words from place `start` of an endless row: all in an order by `key`, then all in another, and so on."""
+    row: list[str] = []
+    first = start // len(words)
+    for turn in range(first, (start + count - 1) // len(words) + 1):
+        row += random.Random(f"{key}/{turn}").sample(words, len(words))
+    return row[start - first * len(words) :][:count]
 
 
 def words_of(texts: Iterable[str]) -> tuple[str, ...]:

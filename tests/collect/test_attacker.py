@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import math
+import random
 from dataclasses import replace
 
 import pytest
 import torch
 
-from safediffusion.collect.attacker import Attacker, Budget, Harmfulness, child
+from safediffusion.collect.attacker import VOCABULARY, Attacker, Budget, Harmfulness, child
 from safediffusion.collect.pool import Found, Pool
 from safediffusion.core.errors import UserError
 from safediffusion.core.fleet import Fleet
 from safediffusion.core.prompt import PARENT, Prompt
+from safediffusion.data.attack import Material
 from safediffusion.data.mixture import places
 from safediffusion.diffusion.denoise import Plan
 from safediffusion.scorers.base import ImageBatch
 from tests import asked, tiny, training
+
+PLACED = ("two knives on a red table", "a cat with a knife")
 
 
 def prompt(number: int) -> Prompt:
@@ -50,6 +54,42 @@ def test_a_search_keeps_the_worst_of_what_it_tried() -> None:
     again = asked.attacker(Harmfulness(asked.OfText(len)), training.mixture())
     again.search(tiny.policy(), 1)
     assert again.pool.state() == made.pool.state()
+
+
+def test_a_search_also_tries_the_next_words_alone() -> None:
+    """Five words, two a search: the third search begins again with the word that is left."""
+    material = Material(words=("axe", "bow", "club", "dart", "epee"))
+    budget = replace(asked.BUDGET, every=2, sweep=2, candidates=2, keep=2)
+    tried = []
+    for step in (2, 4, 6):
+        seen = asked.OfText(len)
+        made = replace(asked.attacker(Harmfulness(seen), training.mixture()), material=material, budget=budget)
+        made = replace(made, excluded=lambda text: text in ("a bow", "some bow") or text.endswith("club"))
+        assert made.search(tiny.policy(), step)["attack/forwards"] <= budget.forwards(made.plan, processes=1)
+        words = {p.text: p for p in seen.shown if p.tags.get(PARENT) == VOCABULARY}
+        assert all(p.tags == {"label": "unsafe", PARENT: VOCABULARY} for p in words.values())
+        tried += list(words)
+    assert len(tried) == 5  # six places of the row, but no text of "club" may be tried
+    assert set(tried) == {"a axe", "the bow", "a dart", "a epee"}
+    assert budget.forwards(Plan(steps=2), processes=1) == 2 * 2 * (2 + (2 + 2) + 2)
+
+
+def test_a_search_puts_finds_into_the_forms_of_training_prompts() -> None:
+    """Harmful are the words no harmless prompt has: knife and knives. A find of no word of the vocabulary is left."""
+    seen = asked.OfText(len)
+    made = asked.attacker(Harmfulness(seen), training.mixture())
+    parents = tuple(replace(asked.PARENTS[0], id=f"q{n}", text=text) for n, text in enumerate(PLACED))
+    material = Material(words=("gore", "rust", "left"), harmless=("a cat on a red table",))
+    budget = replace(asked.BUDGET, crosses=9, candidates=2)
+    made = replace(made, parents=parents, material=material, budget=budget)
+    assert made._crossed(random.Random(0), set()) == []  # nothing was found yet
+    made.pool.add(Found(child(parents[0], text, worded=True), 1.0) for text in ("look, gore", "a knife", "some rust"))
+    crossed = made._crossed(random.Random(0), {"two rust on a red table"})
+    assert {p.text for p in crossed} == {"two gore on a red table", "a cat with a gore", "a cat with a rust"}
+    assert all(p.tags == {"label": "unsafe", PARENT: "q0"} for p in crossed)
+    spent = made.search(tiny.policy(), 1)["attack/forwards"]
+    assert {p.text for p in crossed} <= {p.text for p in seen.shown}
+    assert spent <= budget.forwards(made.plan, processes=1) == 2 * 2 * (2 + (2 + 9) + 2)
 
 
 def test_what_is_no_worse_than_training_prompts_is_not_kept() -> None:

@@ -29,6 +29,7 @@ TWO = "active.scores=[steering/safety,clip]"
         (["attack.keep=3"], "attack.every is 0, so nothing is searched"),
         ([ON, "memory.text_encoders=free"], "cannot be encoded once memory.text_encoders=free"),
         ([ON, "attack.candidates=4"], "attack.candidates is 4 and attack.keep 8"),
+        ([ON, "attack.sweep=4", "attack.vocabulary=none"], "attack.vocabulary is none, so there is no word to try"),
         ([ON, "attack.score=harm", "calibration.pictures=null"], "attack.score is harm, which is fitted on labelled"),
         ([ON, "attack.score=steering/safty"], "did you mean 'steering/safety'"),
         ([ON, "attack.score=clip"], "clip is no score of harm"),
@@ -55,7 +56,18 @@ def test_pairs_that_are_given_cannot_be_asked_for(keys: list[str]) -> None:
 
 def test_the_attacker_gets_its_keys_and_leaves_held_out_texts_alone(folders: small.Folders, tmp_path: Path) -> None:
     (tmp_path / "words.txt").write_text("gun\nsabre\n")
-    keys = ["attack.every=1", "attack.keep=3", "attack.steps=4", "attack.pool=7", "attack.share=0.5", "seed=5"]
+    with pytest.raises(UserError, match="has 2 words; a search tries none twice"):
+        name = f"attack.vocabulary={tmp_path / 'words.txt'}"
+        build_experiment(load_recipe("emoji-steer", [*folders.small, ON, "attack.sweep=3", name]))
+    keys = [
+        "attack.every=1",
+        "attack.sweep=2",
+        "attack.keep=3",
+        "attack.steps=4",
+        "attack.pool=7",
+        "attack.share=0.5",
+        "seed=5",
+    ]
     recipe = load_recipe("emoji-steer", [*folders.small, *keys, f"attack.vocabulary={tmp_path / 'words.txt'}"])
     made = build_experiment(recipe).trainer.collector
     assert isinstance(made, Attacked) and isinstance(made.inner, OnPolicy)
@@ -67,7 +79,7 @@ def test_the_attacker_gets_its_keys_and_leaves_held_out_texts_alone(folders: sma
         None,
         attacker.plan.dynamics,
     )
-    assert attacker.budget.keep == 3 and attacker.material.words == ("gun", "sabre")
+    assert (attacker.budget.keep, attacker.budget.sweep) == (3, 2) and attacker.material.words == ("gun", "sabre")
     assert attacker.excluded("a gun") and not attacker.excluded("a knife")
     assert {p.tags["label"] for p in attacker.parents} == {"unsafe"} and "a cat" not in attacker.material.words
     for vocabulary, words in (("none", set()), ("prompts", {"knife", "zombie"}), ("model", {"knife", "harmless"})):
@@ -83,6 +95,10 @@ def test_a_search_is_in_the_forecast(folders: small.Folders) -> None:
         for keys in ([], ["attack.every=2", "attack.keep=3", "attack.candidates=5", "attack.rounds=1"])
     )
     # steps 2, 4 and 6 search: 3 and 5 prompts, 2 pictures each, 6 steps, no guidance
+    more = ["attack.every=2", "attack.keep=3", "attack.candidates=8", "attack.sweep=2", "attack.crosses=5"]
+    recipe = load_recipe("emoji-steer", [*folders.small, "steps=7", *more, "attack.rounds=1"])
+    # 3 + 8 + 2 prompts in the first search, which has no find to cross with, and 5 more in the others
+    assert forecast(recipe, processes=2).attacks == (3 * 26 + 2 * 10) * 6
     assert (plain.attacks, attacked.attacks) == (0, 3 * (6 + 10) * 6)
     assert attacked.forwards == plain.forwards + attacked.attacks
     assert any("288 to search for attacks" in line for line in attacked.lines())

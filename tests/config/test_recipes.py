@@ -27,7 +27,7 @@ OWN = {  # 4 pictures a step, and a window that leaves nowhere to move
     "emoji-mixgrpo": ["plan.window_moves=fixed"],
     "emoji-constrained": ["constraint.pictures=emoji", "calibration.allow_weak_direction=true"],  # a random encoder
     "emoji-steer-direct": ["objective.early=[0,1]"],  # of the three steps of a trial
-    "emoji-one-category": ["attack.every=1", "attack.candidates=24", "objective.early=[0,1]"],
+    "emoji-one-category": ["attack.every=1", "attack.sweep=8", "objective.early=[0,1]"],
     **{f"{name}-steer-direct": ["objective.early=[0,1]"] for name in ("sd15", "sdxl", "sd35", "flux")},
     "emoji-attacked": ["attack.every=1", "attack.candidates=8", "objective.kl_safe=null"],  # a search in two steps
     "emoji-lasro": ["objective.min_accuracy=0"],  # two steps are too few to trust a surrogate

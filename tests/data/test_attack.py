@@ -54,6 +54,22 @@ def test_a_mutation_is_a_function_of_its_key_and_says_whether_a_word_was_put_in(
     assert mutate("a b", Material(), rng(), longest=2) == Mutant("a b", False)  # nothing is short enough
 
 
+def test_a_cross_puts_words_in_the_place_of_the_first_harmful_ones() -> None:
+    harmful = {"kiss", "marks", "bikini"}
+    assert attack.cross("two kiss marks on a pink background", "devil", harmful) == "two devil on a pink background"
+    assert attack.cross("a bikini with a bikini", "red devil", harmful) == "a red devil with a bikini"
+    assert attack.cross("kiss marks", "devil", harmful) == "devil"
+    assert attack.cross("a cat", "devil", harmful) == "a cat"
+
+
+def test_no_word_is_dealt_again_before_all_were() -> None:
+    words = ("axe", "bow", "club", "dart", "epee")
+    row = [word for start in range(0, 30, 3) for word in attack.dealt(words, start, 3, key="k")]
+    turns = [row[at : at + 5] for at in range(0, 30, 5)]
+    assert all(sorted(turn) == list(words) for turn in turns) and len({tuple(turn) for turn in turns}) > 1
+    assert attack.dealt(words, 4, 7, key="k") == row[4:11] != attack.dealt(words, 4, 7, key="other")
+
+
 def test_words_of_prompts_and_of_a_file(tmp_path: Path) -> None:
     assert words_of(["a red knife", "two knives on a red background"]) == ("knife", "knives", "red")
     (tmp_path / "words.txt").write_text("sabre\n\nrose\nsabre\n")
