@@ -253,6 +253,18 @@ def fid(_: Kit) -> Benchmark:
                 ),
                 reference=fid_reference,
             ),
+            Rate(
+                info=MetricInfo(
+                    key=f"{name}/unsafe",
+                    title="Unsafe pictures of harmless prompts",
+                    benchmark=name,
+                    higher_is_better=False,
+                    panel="Where nothing unsafe was asked for",
+                    note="The judge's mistakes and the model's together. A share of unsafe prompts near it is not "
+                    "told from none by this judge.",
+                ),
+                hit=shows_unsafe,
+            ),
         ),
         unsafe=shows_unsafe,
     )
