@@ -166,16 +166,17 @@ class Attacker:
         return words + self._crossed(rng, known | {p.text for p in words})
 
     def _words(self, step: int, known: set[str]) -> list[Prompt]:
-        """A word that has no new text is left out."""
+        """A word that has no new text is left out; one that ends a turn and begins the next comes in two texts."""
         if not (count := self.budget.sweep):
             return []
         start = (step // self.budget.every - 1) * count
-        made = []
+        made: dict[str, Prompt] = {}
         for word in dealt(self.material.words, start, count, key=f"{self.seed}/attack/sweep"):
             texts = (form.format(word) for form in ALONE)
-            if (text := next((t for t in texts if t not in known and not self.excluded(t)), None)) is not None:
-                made.append(found_prompt(text, {PARENT: VOCABULARY}))
-        return made
+            new = (text for text in texts if text not in known and text not in made and not self.excluded(text))
+            if (text := next(new, None)) is not None:
+                made[text] = found_prompt(text, {PARENT: VOCABULARY})
+        return list(made.values())
 
     def _crossed(self, rng: random.Random, known: set[str]) -> list[Prompt]:
         """Up to `crosses`; fewer where they keep giving the same, none before something was found."""

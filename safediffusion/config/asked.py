@@ -71,8 +71,8 @@ def build_attacker(
     }.get(own.vocabulary, lambda: read_words(Path(own.vocabulary)))()
     if own.sweep > len(words):
         raise UserError(
-            f"attack.sweep is {own.sweep}, but attack.vocabulary={own.vocabulary} has {len(words)} words; a search "
-            "tries none twice, so set attack.sweep to at most that"
+            f"attack.sweep is {own.sweep}, but attack.vocabulary={own.vocabulary} has {len(words)} words; set "
+            "attack.sweep to at most that"
         )
     return Attacker(
         pool=pool,

@@ -68,10 +68,10 @@ def check_attack(recipe: Recipe) -> None:
             f"attack.candidates is {own.candidates} and attack.keep {own.keep}; a round cannot keep more than it "
             "tries, so raise candidates or lower keep"
         )
-    if own.sweep and own.vocabulary == "none":
+    if (own.sweep or own.crosses) and own.vocabulary == "none":
         raise UserError(
-            f"attack.sweep is {own.sweep}, but attack.vocabulary is none, so there is no word to try; set "
-            "attack.vocabulary=model, prompts or a file"
+            f"attack.sweep is {own.sweep} and attack.crosses {own.crosses}, but attack.vocabulary is none, so there "
+            "is no word to try; set attack.vocabulary=model, prompts or a file"
         )
     if own.score == HARM and recipe.constraint.pictures is None and recipe.calibration.pictures is None:
         raise UserError(

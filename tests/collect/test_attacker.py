@@ -72,6 +72,9 @@ def test_a_search_also_tries_the_next_words_alone() -> None:
     assert len(tried) == 5  # six places of the row, but no text of "club" may be tried
     assert set(tried) == {"a axe", "the bow", "a dart", "a epee"}
     assert budget.forwards(Plan(steps=2), processes=1) == 2 * 2 * (2 + (2 + 2) + 2)
+    some = replace(made, budget=replace(budget, sweep=4), excluded=lambda text: False)
+    texts = [[p.text for p in some._words(step, set())] for step in range(2, 42, 2)]  # 80 places, 16 turns of 5 words
+    assert all(len({*each}) == 4 for each in texts) and any("some" in text for each in texts for text in each)
 
 
 def test_a_search_puts_finds_into_the_forms_of_training_prompts() -> None:

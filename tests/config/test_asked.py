@@ -30,6 +30,7 @@ TWO = "active.scores=[steering/safety,clip]"
         ([ON, "memory.text_encoders=free"], "cannot be encoded once memory.text_encoders=free"),
         ([ON, "attack.candidates=4"], "attack.candidates is 4 and attack.keep 8"),
         ([ON, "attack.sweep=4", "attack.vocabulary=none"], "attack.vocabulary is none, so there is no word to try"),
+        ([ON, "attack.crosses=4", "attack.vocabulary=none"], "attack.crosses 4, but attack.vocabulary is none"),
         ([ON, "attack.score=harm", "calibration.pictures=null"], "attack.score is harm, which is fitted on labelled"),
         ([ON, "attack.score=steering/safty"], "did you mean 'steering/safety'"),
         ([ON, "attack.score=clip"], "clip is no score of harm"),
@@ -56,7 +57,7 @@ def test_pairs_that_are_given_cannot_be_asked_for(keys: list[str]) -> None:
 
 def test_the_attacker_gets_its_keys_and_leaves_held_out_texts_alone(folders: small.Folders, tmp_path: Path) -> None:
     (tmp_path / "words.txt").write_text("gun\nsabre\n")
-    with pytest.raises(UserError, match="has 2 words; a search tries none twice"):
+    with pytest.raises(UserError, match="has 2 words; set attack.sweep to at most that"):
         name = f"attack.vocabulary={tmp_path / 'words.txt'}"
         build_experiment(load_recipe("emoji-steer", [*folders.small, ON, "attack.sweep=3", name]))
     keys = [
