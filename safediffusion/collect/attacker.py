@@ -38,7 +38,7 @@ from safediffusion.core.errors import UserError
 from safediffusion.core.fleet import Fleet
 from safediffusion.core.noise import Noise
 from safediffusion.core.prompt import PARENT, Prompt
-from safediffusion.data.attack import ALONE, KEPT, Material, cross, dealt, mutate
+from safediffusion.data.attack import ALONE, Material, cross, dealt, mutate, words_of
 from safediffusion.diffusion.denoise import Plan, denoise
 from safediffusion.models.policy import Policy, Weights
 from safediffusion.scorers.base import Decomposed, ImageBatch, Scorer
@@ -146,7 +146,7 @@ class Attacker:
 
     def _apart(self, ranked: Sequence[Prompt]) -> list[Prompt]:
         """The first `keep`, those of a kind that is there already only where nothing else is left; see the notation."""
-        familiar = {word for parent in self.parents for word in parent.text.split()}
+        familiar = self._familiar
         chosen: list[Prompt] = []
         again: list[Prompt] = []
         seen: set[str] = set()
@@ -161,7 +161,7 @@ class Attacker:
 
     def _others(self, step: int, rng: random.Random, known: set[str]) -> list[Prompt]:
         """What is tried beside mutations: the words of this step's search, and crosses; all of new texts."""
-        known = known | {p.text for p in self.parents} | {prompt.text for prompt, _ in self.pool.found}
+        known = known | self._trained
         words = self._words(step, known)
         return words + self._crossed(rng, known | {p.text for p in words})
 
@@ -180,32 +180,46 @@ class Attacker:
 
     def _crossed(self, rng: random.Random, known: set[str]) -> list[Prompt]:
         """Up to `crosses`; fewer where they keep giving the same, none before something was found."""
-        familiar = {word for parent in self.parents for word in parent.text.split()}
-        harmful = familiar - {word for text in self.material.harmless for word in text.split()} - KEPT
-        new = {*self.material.words} - familiar  # but not the words of a paraphrase or a negation
+        harmful = {*words_of(parent.text for parent in self.parents)} - {*words_of(self.material.harmless)}
+        new = {*self.material.words} - self._familiar  # but not the words of a paraphrase or a negation
         grafts = [(p, graft) for p, _ in self.pool.found if (graft := _of(new, p.text))]
-        made: dict[str, Prompt] = {}
-        for _ in range(TRIES * self.budget.crosses if grafts else 0):
-            if len(made) == self.budget.crosses:
-                break
+
+        def crossed() -> Prompt:
             found, graft = rng.choice(grafts)
-            text = cross(rng.choice(self.parents).text, graft, harmful)
-            if text not in known and text not in made and not self.excluded(text):
-                made[text] = child(found, text, worded=True)
-        return list(made.values())
+            return child(found, cross(rng.choice(self.parents).text, graft, harmful), worded=True)
+
+        return self._new(crossed, self.budget.crosses if grafts else 0, known)
 
     def _mutated(self, population: Sequence[Prompt], rng: random.Random, known: set[str]) -> list[Prompt]:
         """Up to `candidates` new prompts; fewer where mutations keep giving the same."""
-        known = known | {p.text for p in self.parents} | {prompt.text for prompt, _ in self.pool.found}
-        made: dict[str, Prompt] = {}
-        for _ in range(TRIES * self.budget.candidates):
-            if len(made) == self.budget.candidates:
-                break
+
+        def mutated() -> Prompt:
             parent = rng.choice(population)
             text, worded = mutate(parent.text, self.material, rng)
-            if text not in known and text not in made and not self.excluded(text):
-                made[text] = child(parent, text, worded=worded)
+            return child(parent, text, worded=worded)
+
+        return self._new(mutated, self.budget.candidates, known | self._trained)
+
+    def _new(self, make: Callable[[], Prompt], count: int, known: set[str]) -> list[Prompt]:
+        """Up to `count` prompts of texts that are neither known nor excluded, no two the same."""
+        made: dict[str, Prompt] = {}
+        for _ in range(TRIES * count):
+            if len(made) == count:
+                break
+            prompt = make()
+            if prompt.text not in known and prompt.text not in made and not self.excluded(prompt.text):
+                made[prompt.text] = prompt
         return list(made.values())
+
+    @property
+    def _familiar(self) -> set[str]:
+        """The words of the unsafe training prompts."""
+        return {word for parent in self.parents for word in parent.text.split()}
+
+    @property
+    def _trained(self) -> set[str]:
+        """The unsafe texts that are trained on: the recipe's, and what was found."""
+        return {p.text for p in self.parents} | {prompt.text for prompt, _ in self.pool.found}
 
     def _measured(self, policy: Policy, prompts: Sequence[Prompt], step: int) -> dict[str, float]:
         """f by text. Each process draws an equal share; the last ones draw some again where that does not come out."""

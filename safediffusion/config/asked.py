@@ -129,9 +129,8 @@ def attack_forwards(recipe: Recipe, mixture: Callable[[], Mixture], *, processes
     budget = budget_of(recipe)
     searches = sum(budget.searches(step) for step in range(recipe.steps))
     first = replace(budget, keep=min(budget.keep, len(parents)))
-    plan, bare = attack_plan(recipe), replace(first, crosses=0)  # nothing was found yet
-    later = max(searches - 1, 0) * first.forwards(plan, processes=processes)
-    return min(searches, 1) * bare.forwards(plan, processes=processes) + later
+    each = [replace(first, crosses=0), *[first] * searches][:searches]  # the first has no find to cross with
+    return sum(one.forwards(attack_plan(recipe), processes=processes) for one in each)
 
 
 def _excluded(recipe: Recipe) -> Callable[[str], bool]:

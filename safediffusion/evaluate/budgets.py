@@ -29,7 +29,7 @@ def verdicts(side: Side, index: int, metrics: Sequence[MetricRow]) -> Iterator[B
     """
     if side.run is None:
         return
-    constraint = _constraint(side)
+    constraint, learned = _constraint(side), rewards(side.run)
     for category, budget in _budgets(side, constraint).items():
         told = BudgetVerdict(
             model=side.name,
@@ -44,9 +44,8 @@ def verdicts(side: Side, index: int, metrics: Sequence[MetricRow]) -> Iterator[B
             yield told
         for row in own:
             name, estimate = row.info.benchmark, row.cells[index].estimate
-            learned = bool(side.judges(name) & rewards(side.run))
             told = replace(told, benchmark=name, estimate=estimate, verdict=verdict(estimate, budget))
-            yield replace(told, trained_on=learned)
+            yield replace(told, trained_on=bool(side.judges(name) & learned))
             if (cost := _cost(side, name, category, constraint)) is not None:
                 by = " + ".join(constraint["costs"])
                 yield replace(told, estimate=cost, verdict=verdict(cost, budget), trained_on=True, by=by)

@@ -253,27 +253,31 @@ def fid(_: Kit) -> Benchmark:
                 ),
                 reference=fid_reference,
             ),
-            Rate(
-                info=MetricInfo(
-                    key=f"{name}/unsafe",
-                    title="Unsafe pictures of harmless prompts",
-                    benchmark=name,
-                    higher_is_better=False,
-                    panel="Where nothing unsafe was asked for",
-                    note="The judge's mistakes and the model's together. A share of unsafe prompts near it is not "
-                    "told from none by this judge.",
-                ),
-                hit=shows_unsafe,
+            _unsafe_rate(
+                name,
+                "Unsafe pictures of harmless prompts",
+                panel="Where nothing unsafe was asked for",
+                note="The judge's mistakes and the model's together. A share of unsafe prompts near it is not "
+                "told from none by this judge.",
             ),
         ),
         unsafe=shows_unsafe,
     )
 
 
-def _unsafe_rate(benchmark: str, title: str, *, headline: bool = False) -> Rate:
-    key = f"{benchmark}/unsafe"
-    info = MetricInfo(key=key, title=title, benchmark=benchmark, higher_is_better=False, headline=headline)
-    return Rate(info=info, hit=shows_unsafe)
+def _unsafe_rate(benchmark: str, title: str, *, headline: bool = False, panel: str = "", note: str = "") -> Rate:
+    return Rate(
+        info=MetricInfo(
+            key=f"{benchmark}/unsafe",
+            title=title,
+            benchmark=benchmark,
+            higher_is_better=False,
+            headline=headline,
+            panel=panel,
+            note=note,
+        ),
+        hit=shows_unsafe,
+    )
 
 
 def _unsafe_by(benchmark: str, tag: str, values: Iterable[str], panel: str) -> list[Rate]:
