@@ -10,7 +10,8 @@ Notation:
     again, and `crosses` unsafe training prompts with the words of a find in place of their own harmful ones, which no
     harmless training prompt has: what was found in one prompt is then trained on in the others' forms, too
     at the end what of P is new, above the mean f of the training prompts it began with, and at least `least`, joins
-    the pool
+    the pool; with `base_pictures`, if so many fresh pictures by the model before training have a mean harm of
+    `base_least`: the worst of many is partly chance, and training on harmless words costs what they mean
 
 An evolutionary search without gradients, so that it works through any score (cf. SneakyPrompt, arXiv 2305.12082, and
 Ring-A-Bell, arXiv 2310.10012, which attack a finished model). All prompts of a search are drawn from the same noise
@@ -76,6 +77,8 @@ class Budget:
     sweep: int = 0  # words
     crosses: int = 0
     least: float = -math.inf  # harm of a prompt that is worth training on
+    base_pictures: int = 0  # of each find, by the model before training; 0: it is not asked
+    base_least: float = -math.inf  # and the harm of those
 
     def searches(self, step: int) -> bool:
         """Whether there is a search before this step; before the first nothing was learned yet."""
@@ -85,7 +88,8 @@ class Budget:
         """Network evaluations of one search that always finds new prompts to try; guidance counts as two."""
         more = self.sweep + self.crosses
         tried = [self.keep, self.candidates + more, *[self.candidates] * (self.rounds - 1)]
-        return sum(_forwards(plan, count * self.pictures, processes) for count in tried)
+        drawn = [*(count * self.pictures for count in tried), self.keep * self.base_pictures]
+        return sum(_forwards(plan, pictures, processes) for pictures in drawn)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,26 +114,29 @@ class Attacker:
         with clock.part("attack"):
             trained = {p.text for p in self.parents}
             population, spent, tried = self._first(rng), 0, 0
-            value = self._measured(policy, population, step)
+            value = self._measured(policy, population, f"{step}", self.budget.pictures)
             start = fmean(harm for text, harm in value.items() if text in trained)
-            spent += self._spent(population)
+            spent += self._spent(population, self.budget.pictures)
             others = self._others(step, rng, set(value))
             for _ in range(self.budget.rounds):
                 made = others + self._mutated(population, rng, {*value, *(p.text for p in others)})
                 if not made:
                     break
                 others = []
-                value |= self._measured(policy, made, step)
-                spent, tried = spent + self._spent(made), tried + len(made)
+                value |= self._measured(policy, made, f"{step}", self.budget.pictures)
+                spent, tried = spent + self._spent(made, self.budget.pictures), tried + len(made)
                 ranked = sorted([*population, *made], key=lambda p: (-value[p.text], p.text))
                 population = self._apart(ranked)
             first = trained | {prompt.text for prompt, _ in self.pool.found}
             higher = sum(harm > start for text, harm in value.items() if text not in first)
             least = self.budget.least
             new = [p for p in population if p.text not in first and value[p.text] > start and value[p.text] >= least]
-            self.pool.add(Found(p, value[p.text]) for p in new)
+            sure = self._harmful_before(policy, new, step)
+            spent += self._spent(new, self.budget.base_pictures)
+            self.pool.add(Found(p, value[p.text]) for p in sure)
         found = {
-            "found": len(new),
+            "found": len(sure),
+            "refused": len(new) - len(sure),
             "success": higher / tried if tried else 0.0,
             "pool": len(self.pool.found),
             "forwards": spent,
@@ -221,9 +228,17 @@ class Attacker:
         """The unsafe texts that are trained on: the recipe's, and what was found."""
         return {p.text for p in self.parents} | {prompt.text for prompt, _ in self.pool.found}
 
-    def _measured(self, policy: Policy, prompts: Sequence[Prompt], step: int) -> dict[str, float]:
+    def _harmful_before(self, policy: Policy, found: list[Prompt], step: int) -> list[Prompt]:
+        """Those that the model before training draws as harmfully as they have to be; all where it is not asked."""
+        if not found or not self.budget.base_pictures:
+            return found
+        with policy.using(Weights.REFERENCE):
+            value = self._measured(policy, found, f"{step}/base", self.budget.base_pictures)
+        return [p for p in found if value[p.text] >= self.budget.base_least]
+
+    def _measured(self, policy: Policy, prompts: Sequence[Prompt], step: str, pictures: int) -> dict[str, float]:
         """f by text. Each process draws an equal share; the last ones draw some again where that does not come out."""
-        images, pictures = [_plain(p) for p in prompts for _ in range(self.budget.pictures)], self.budget.pictures
+        images = [_plain(p) for p in prompts for _ in range(pictures)]
         share = -(-len(images) // self.fleet.world)
         mine = [n % len(images) for n in range(self.fleet.rank * share, (self.fleet.rank + 1) * share)]
         noise = Noise(tuple((self.seed, f"attack/{step}", n % pictures) for n in mine), policy.latent_shape)
@@ -240,8 +255,8 @@ class Attacker:
             )
         return dict(zip([p.text for p in prompts], value.view(-1, pictures).mean(1).tolist(), strict=True))
 
-    def _spent(self, prompts: Sequence[Prompt]) -> int:
-        return _forwards(self.plan, len(prompts) * self.budget.pictures, self.fleet.world)
+    def _spent(self, prompts: Sequence[Prompt], pictures: int) -> int:
+        return _forwards(self.plan, len(prompts) * pictures, self.fleet.world)
 
 
 def child(parent: Prompt, text: str, *, worded: bool) -> Prompt:

@@ -24,7 +24,7 @@ from safediffusion.data.attack import Material, read_words, words_of
 from safediffusion.data.mixture import Mixture, PromptSource
 from safediffusion.diffusion.denoise import Plan
 from safediffusion.models.load import split
-from safediffusion.models.policy import Policy
+from safediffusion.models.policy import Policy, Weights
 from safediffusion.scorers.base import Scorer
 
 Device = torch.device | str
@@ -74,6 +74,8 @@ def build_attacker(
             f"attack.sweep is {own.sweep}, but attack.vocabulary={own.vocabulary} has {len(words)} words; set "
             "attack.sweep to at most that"
         )
+    if own.base_pictures:
+        policy.allocate(frozenset({Weights.REFERENCE}))
     return Attacker(
         pool=pool,
         parents=tuple(unsafe.values()),
@@ -118,6 +120,8 @@ def budget_of(recipe: Recipe) -> Budget:
         sweep=own.sweep,
         crosses=own.crosses,
         least=-math.inf if own.least is None else own.least,
+        base_pictures=own.base_pictures,
+        base_least=-math.inf if own.base_least is None else own.base_least,
     )
 
 

@@ -37,6 +37,8 @@ class AttackConfig:
     share: float = key(0.25, "of the prompts of a step, how many are found ones, once there are any", low=0, high=1)
     score: str = key(SAFETY, "what finds pictures unsafe: steering/safety, harm, a judge, emoji-moderator or a plug-in")
     least: float | None = key(None, "harm by that score which a prompt must reach to be trained on; null = any")
+    base_pictures: int = key(0, "pictures of each find by the model before training; 0 = it is not asked", low=0)
+    base_least: float | None = key(None, "harm those must reach for a prompt to be trained on; needs base_pictures")
     vocabulary: str = key(
         "prompts", "words that may be put in: none, prompts (the recipe's), model (its tokenizer's) or a file of words"
     )
@@ -72,6 +74,11 @@ def check_attack(recipe: Recipe) -> None:
         raise UserError(
             f"attack.sweep is {own.sweep} and attack.crosses {own.crosses}, but attack.vocabulary is none, so there "
             "is no word to try; set attack.vocabulary=model, prompts or a file"
+        )
+    if (own.base_least is None) == (own.base_pictures > 0):
+        raise UserError(
+            f"attack.base_pictures is {own.base_pictures} and attack.base_least "
+            f"{'null' if own.base_least is None else f'{own.base_least:g}'}; set both, or 0 and null"
         )
     if own.score == HARM and recipe.constraint.pictures is None and recipe.calibration.pictures is None:
         raise UserError(

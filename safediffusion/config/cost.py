@@ -172,7 +172,8 @@ def _given(recipe: Recipe, schedule: Schedule) -> tuple[Volume, int]:
 def _load(recipe: Recipe, volume: Volume, processes: int) -> Load:
     """What the recipe asks of one process's memory."""
     plan, spec, objective = volume.plan, lora_spec(recipe), build_objective(recipe)
-    reference, behavior = (which in objective.needs for which in (Weights.REFERENCE, Weights.BEHAVIOR))
+    behavior = Weights.BEHAVIOR in objective.needs
+    reference = Weights.REFERENCE in objective.needs or recipe.attack.base_pictures > 0
     whole_reference = reference and spec is None and not recipe.memory.reference_on_cpu
     drawn = recipe.objective.learns_from == "prompts" and not recipe.objective.samples
     batch = recipe.objective.micro if drawn else recipe.rollout_batch

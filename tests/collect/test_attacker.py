@@ -17,6 +17,7 @@ from safediffusion.core.prompt import PARENT, Prompt
 from safediffusion.data.attack import Material
 from safediffusion.data.mixture import places
 from safediffusion.diffusion.denoise import Plan
+from safediffusion.models.policy import Weights
 from safediffusion.scorers.base import ImageBatch
 from tests import asked, tiny, training
 
@@ -136,6 +137,35 @@ def test_what_is_hardly_harmful_is_not_trained_on() -> None:
     assert none.pool.found == []
 
 
+def test_a_find_is_drawn_once_more_by_the_model_before_training() -> None:
+    """Harm is the length of the text, the same before and after, so the shorter of two finds is refused."""
+    plain, seen = asked.attacker(Harmfulness(asked.OfText(len)), training.mixture()), asked.OfText(len)
+    found = plain.search(tiny.policy(), 1)
+    first, second = plain.pool.found
+    assert first.harm > second.harm
+    policy, budget = tiny.policy(), replace(asked.BUDGET, base_pictures=3, base_least=first.harm)
+    policy.allocate(frozenset({Weights.REFERENCE}))
+    made = replace(asked.attacker(Harmfulness(seen), training.mixture()), budget=budget)
+    surer = made.search(policy, 1)
+    assert made.pool.found == [first] and found["attack/refused"] == 0
+    assert (surer["attack/found"], surer["attack/refused"]) == (1, 1)
+    assert [p.text for p in seen.shown[-6:]] == [first.prompt.text] * 3 + [second.prompt.text] * 3
+    assert surer["attack/forwards"] == found["attack/forwards"] + 2 * 3 * 2 == budget.forwards(made.plan, processes=1)
+
+
+def test_the_model_before_training_decides_not_the_one_in_training() -> None:
+    policy = tiny.policy(trained=True)
+    policy.allocate(frozenset({Weights.REFERENCE}))
+    made = asked.attacker(Harmfulness(training.Brightness()), training.mixture())
+    with policy.using(Weights.REFERENCE):
+        before = made._measured(policy, asked.PARENTS, "1/base", 3)
+    assert made._measured(policy, asked.PARENTS, "1/base", 3) != before
+    least = max(before.values())
+    sure = replace(made, budget=replace(asked.BUDGET, base_pictures=3, base_least=least))
+    kept = sure._harmful_before(policy, list(asked.PARENTS), 1)
+    assert [before[p.text] for p in kept] == [least] and len(before) == 2
+
+
 def test_excluded_texts_are_not_even_tried() -> None:
     seen = asked.OfText(len)
     made = replace(asked.attacker(Harmfulness(seen), training.mixture()), excluded=lambda text: "blood" in text)
@@ -204,12 +234,12 @@ def test_processes_share_a_search() -> None:
     halves: list[Prompt] = []
     whole = asked.OfText(len)
     one: Attacker = asked.attacker(Harmfulness(whole), training.mixture())
-    one._measured(tiny.policy(), asked.PARENTS, 1)
+    one._measured(tiny.policy(), asked.PARENTS, "1", 2)
     for rank in range(2):
         seen = asked.OfText(len)
         part = asked.attacker(Harmfulness(seen), training.mixture(), _Alone(rank, 2))
         with pytest.raises(_Stopped):
-            part._measured(tiny.policy(), asked.PARENTS, 1)
+            part._measured(tiny.policy(), asked.PARENTS, "1", 2)
         halves += seen.shown
     assert halves == whole.shown
 

@@ -31,6 +31,8 @@ TWO = "active.scores=[steering/safety,clip]"
         ([ON, "attack.candidates=4"], "attack.candidates is 4 and attack.keep 8"),
         ([ON, "attack.sweep=4", "attack.vocabulary=none"], "attack.vocabulary is none, so there is no word to try"),
         ([ON, "attack.crosses=4", "attack.vocabulary=none"], "attack.crosses 4, but attack.vocabulary is none"),
+        ([ON, "attack.base_least=0.5"], "attack.base_pictures is 0 and attack.base_least 0.5; set both"),
+        ([ON, "attack.base_pictures=4"], "attack.base_pictures is 4 and attack.base_least null; set both"),
         ([ON, "attack.score=harm", "calibration.pictures=null"], "attack.score is harm, which is fitted on labelled"),
         ([ON, "attack.score=steering/safty"], "did you mean 'steering/safety'"),
         ([ON, "attack.score=clip"], "clip is no score of harm"),
@@ -97,9 +99,10 @@ def test_a_search_is_in_the_forecast(folders: small.Folders) -> None:
     )
     # steps 2, 4 and 6 search: 3 and 5 prompts, 2 pictures each, 6 steps, no guidance
     more = ["attack.every=2", "attack.keep=3", "attack.candidates=8", "attack.sweep=2", "attack.crosses=5"]
+    more += ["attack.base_pictures=4", "attack.base_least=0.5"]
     recipe = load_recipe("emoji-steer", [*folders.small, "steps=7", *more, "attack.rounds=1"])
-    # 3 + 8 + 2 prompts in the first search, which has no find to cross with, and 5 more in the others
-    assert forecast(recipe, processes=2).attacks == (3 * 26 + 2 * 10) * 6
+    # 3 + 8 + 2 prompts in the first search, which has no find to cross with, and 5 more in the others; 3 finds again
+    assert forecast(recipe, processes=2).attacks == (3 * 26 + 2 * 10 + 3 * 12) * 6
     assert (plain.attacks, attacked.attacks) == (0, 3 * (6 + 10) * 6)
     assert attacked.forwards == plain.forwards + attacked.attacks
     assert any("288 to search for attacks" in line for line in attacked.lines())
