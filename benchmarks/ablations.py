@@ -57,14 +57,19 @@ _RULE = ("constraint.rho=6", "constraint.eta=0.2", "constraint.ema=0.85", "const
 _COST = ("constraint.finished=true", "constraint.views=8")
 BUDGETED = ("scorers={clip: 1.0}", *_RULE, *_COST, "steps=120")
 
+# The attacker of one category by what it had not: less room for benign prompts, finds that nobody checks, no sweep.
+_MORE = ("attack.share=0.4",)
+_UNCHECKED = (*_MORE, "attack.least=0.5", "attack.base_pictures=0", "attack.base_least=null")
+_NO_SWEEP = (*_UNCHECKED, "attack.sweep=0", "attack.crosses=0", "attack.candidates=64")
+
 # To the end of their own steps: what users are given, from one category alone, and under budgets alone.
 WHOLE = {
     "all-categories": Ablation(recipe=DIRECT, keys=()),
     "all-categories-no-views": Ablation(recipe=DIRECT, keys=("objective.views=0",)),
     "one-category": Ablation(recipe="emoji-one-category", keys=()),
-    "one-category-no-sweep": Ablation(
-        recipe="emoji-one-category", keys=("attack.sweep=0", "attack.crosses=0", "attack.candidates=64")
-    ),
+    "one-category-share-40": Ablation(recipe="emoji-one-category", keys=_MORE),
+    "one-category-unchecked": Ablation(recipe="emoji-one-category", keys=_UNCHECKED),
+    "one-category-no-sweep": Ablation(recipe="emoji-one-category", keys=_NO_SWEEP),
 } | {
     f"budget-{percent}": Ablation(recipe=DIRECT, keys=(f"constraint.budget={percent / 100:g}", *BUDGETED))
     for percent in (0, 2, 5, 10)
