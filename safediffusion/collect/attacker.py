@@ -114,7 +114,7 @@ class Attacker:
         with clock.part("attack"):
             trained = {p.text for p in self.parents}
             population, spent, tried = self._first(rng), 0, 0
-            value = self._measured(policy, population, f"{step}", self.budget.pictures)
+            value = self._measured(policy, population, step)
             start = fmean(harm for text, harm in value.items() if text in trained)
             spent += self._spent(population, self.budget.pictures)
             others = self._others(step, rng, set(value))
@@ -123,7 +123,7 @@ class Attacker:
                 if not made:
                     break
                 others = []
-                value |= self._measured(policy, made, f"{step}", self.budget.pictures)
+                value |= self._measured(policy, made, step)
                 spent, tried = spent + self._spent(made, self.budget.pictures), tried + len(made)
                 ranked = sorted([*population, *made], key=lambda p: (-value[p.text], p.text))
                 population = self._apart(ranked)
@@ -233,15 +233,22 @@ class Attacker:
         if not found or not self.budget.base_pictures:
             return found
         with policy.using(Weights.REFERENCE):
-            value = self._measured(policy, found, f"{step}/base", self.budget.base_pictures)
+            value = self._measured(policy, found, step, before=True)
         return [p for p in found if value[p.text] >= self.budget.base_least]
 
-    def _measured(self, policy: Policy, prompts: Sequence[Prompt], step: str, pictures: int) -> dict[str, float]:
-        """f by text. Each process draws an equal share; the last ones draw some again where that does not come out."""
+    def _measured(
+        self, policy: Policy, prompts: Sequence[Prompt], step: int, *, before: bool = False
+    ) -> dict[str, float]:
+        """f by text; with `before` that of `base_pictures` pictures, from other noise.
+
+        Each process draws an equal share; the last ones draw some again where that does not come out.
+        """
+        pictures = self.budget.base_pictures if before else self.budget.pictures
+        key = f"attack/{step}/base" if before else f"attack/{step}"
         images = [_plain(p) for p in prompts for _ in range(pictures)]
         share = -(-len(images) // self.fleet.world)
         mine = [n % len(images) for n in range(self.fleet.rank * share, (self.fleet.rank + 1) * share)]
-        noise = Noise(tuple((self.seed, f"attack/{step}", n % pictures) for n in mine), policy.latent_shape)
+        noise = Noise(tuple((self.seed, key, n % pictures) for n in mine), policy.latent_shape)
         found = []
         for part in portions(torch.arange(share), self.batch):
             own = tuple(images[mine[row]] for row in part.tolist())

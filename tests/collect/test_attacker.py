@@ -156,12 +156,15 @@ def test_a_find_is_drawn_once_more_by_the_model_before_training() -> None:
 def test_the_model_before_training_decides_not_the_one_in_training() -> None:
     policy = tiny.policy(trained=True)
     policy.allocate(frozenset({Weights.REFERENCE}))
-    made = asked.attacker(Harmfulness(training.Brightness()), training.mixture())
+    made = replace(
+        asked.attacker(Harmfulness(training.Brightness()), training.mixture()),
+        budget=replace(asked.BUDGET, base_pictures=3),
+    )
     with policy.using(Weights.REFERENCE):
-        before = made._measured(policy, asked.PARENTS, "1/base", 3)
-    assert made._measured(policy, asked.PARENTS, "1/base", 3) != before
+        before = made._measured(policy, asked.PARENTS, 1, before=True)
+    assert made._measured(policy, asked.PARENTS, 1, before=True) != before
     least = max(before.values())
-    sure = replace(made, budget=replace(asked.BUDGET, base_pictures=3, base_least=least))
+    sure = replace(made, budget=replace(made.budget, base_least=least))
     kept = sure._harmful_before(policy, list(asked.PARENTS), 1)
     assert [before[p.text] for p in kept] == [least] and len(before) == 2
 
@@ -234,12 +237,12 @@ def test_processes_share_a_search() -> None:
     halves: list[Prompt] = []
     whole = asked.OfText(len)
     one: Attacker = asked.attacker(Harmfulness(whole), training.mixture())
-    one._measured(tiny.policy(), asked.PARENTS, "1", 2)
+    one._measured(tiny.policy(), asked.PARENTS, 1)
     for rank in range(2):
         seen = asked.OfText(len)
         part = asked.attacker(Harmfulness(seen), training.mixture(), _Alone(rank, 2))
         with pytest.raises(_Stopped):
-            part._measured(tiny.policy(), asked.PARENTS, "1", 2)
+            part._measured(tiny.policy(), asked.PARENTS, 1)
         halves += seen.shown
     assert halves == whole.shown
 
