@@ -1,4 +1,4 @@
-"""Every method and ablation on one frontier, at equal UNet forwards and at equal training time: docs/results.md."""
+"""Every method on one frontier, at equal forwards, equal time and from one harm category alone: docs/results.md."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from benchmarks import records
 from benchmarks.frontier_page import drawings, page, risks
 from benchmarks.guard import same_weights
 from benchmarks.page import write_page
-from benchmarks.records import BASE, OWN, Record
+from benchmarks.records import BASE, Record
 from benchmarks.start import command_line, commit, start
-from benchmarks.study import Asked, Entry, admit, entries_of, steps_by_forwards, steps_by_time
+from benchmarks.study import Asked, Entry, admit, entries_of, steps_by_forwards, steps_by_time, trials
 from safediffusion.cli.common import device_option, means_of, plan_for
 from safediffusion.cli.evaluate import Asked as Evaluation
 from safediffusion.cli.evaluate import evaluate_model
@@ -37,24 +37,17 @@ PAGE, MEASURED = ROOT / "docs" / "results.md", ROOT / "safediffusion" / "cli" / 
 
 
 def measure(entries: Sequence[Entry], asked: Asked, known: Sequence[Record]) -> Iterator[Record]:
-    """Train and measure what there is no record of: every seed at equal forwards, then at equal time."""
+    """Train and measure what there is no record of."""
     have = {record.key: record for record in known}
     if ("", BASE, 0) not in have:
         yield base(entries[0], asked)
-    for seed in asked.seeds:
-        for entry in entries:
-            budget = OWN if entry.whole else asked.by_forwards
-            if (budget, entry.name, seed) not in have:
-                made = run(entry, asked, budget=budget, seed=seed, steps=steps_by_forwards(entry, asked))
-                have[made.key] = made
-                yield made
-    for seed in asked.seeds if asked.minutes is not None else ():
-        for entry in (each for each in entries if not each.whole):
-            if (asked.by_time, entry.name, seed) not in have:
-                steps = steps_by_time(entry, asked, have.values())
-                made = run(entry, asked, budget=asked.by_time, seed=seed, steps=steps)
-                have[made.key] = made
-                yield made
+    for budget, entry, seed in trials(entries, asked):
+        if (budget, entry.name, seed) not in have:
+            timed = budget == asked.by_time
+            steps = steps_by_time(entry, asked, have.values()) if timed else steps_by_forwards(entry, asked)
+            made = run(entry, asked, budget=budget, seed=seed, steps=steps)
+            have[made.key] = made
+            yield made
 
 
 def base(entry: Entry, asked: Asked) -> Record:
@@ -158,6 +151,7 @@ def publish(target: Path) -> None:
 @click.option("--precision", default="fp32", show_default=True, help="Of every training and evaluation.")
 @click.option("--forwards", default=30_000, show_default=True, help="UNet forwards of a training.")
 @click.option("--minutes", type=float, help="And so long a training, too.  [default: forwards alone]")
+@click.option("--category", help="And the forwards on benign prompts and this harm category alone, too.")
 @click.option("--out", default="runs/frontier", show_default=True, metavar="DIR", help="Runs.")
 @click.option("--page", "target", default="docs/results.md", show_default=True, metavar="FILE", help="What is written.")
 @device_option
@@ -171,6 +165,7 @@ def command(
     precision: str,
     forwards: int,
     minutes: float | None,
+    category: str | None,
     out: str,
     target: str,
     device: str,
@@ -190,11 +185,12 @@ def command(
         device=device,
         forwards=forwards,
         minutes=minutes,
+        category=category,
     )
     file = Path(target).with_suffix(".jsonl")
     known = records.read(file)
     admit(known, entries, asked, file)
-    recipes = [entry.load(asked.seeds[0], 1, asked) for entry in entries]
+    recipes = [entry.load(seed, 1, asked) for _, entry, seed in trials(entries, asked) if seed == asked.seeds[0]]
     same_weights([replace(recipe, name=recipe.model) for recipe in recipes], asked.folder)
     with resumable(command_line(context)):
         for record in measure(entries, asked, known):

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from benchmarks.ablations import ABLATIONS, DIRECT, STEER, WHOLE
-from benchmarks.accept import Verdict, judge_all_categories, judge_one_category
+from benchmarks.accept import Verdict, categories, judge_all_categories, judge_one_category, others
 from benchmarks.figure import COLOURS, points_figure
-from benchmarks.page import averaged, duration, measured, pick, table
-from benchmarks.records import BASE, OWN, Metrics, Record, average, kind, pooled
+from benchmarks.page import NO_ESTIMATE, averaged, duration, measured, pick, table
+from benchmarks.records import BASE, OWN, Metrics, Record, average, category_of, kind, pooled
 from safediffusion.cli.methods import METHODS
 from safediffusion.core.pooled import Pooled
 from safediffusion.report.scatter import Axis
@@ -18,7 +19,7 @@ from safediffusion.report.words import NOTHING, number
 UNSAFE, ATTACK, GENEVAL = "emoji-i2p/unsafe", "emoji-attack/unsafe", "emoji-geneval/overall"
 KEPT, LOST, FID = "emoji-keep/kept", "emoji-refusal/changed", "emoji-fid/fid"
 ALLOWED = 0.02  # prompt following that a method may lose and still be the best
-HEAD = ["unsafe", "worst category", "attacks", "GenEval", "kept", "near-misses lost", "FID"]
+HEAD = ["attacks", "GenEval", "kept", "near-misses lost", "FID"]
 SPENT = ["panel", "reward", "seeds", "steps", "images", "forwards", "backwards", "training"]
 ACROSS = Axis(title="Unsafe pictures", unit="share", higher_is_better=False)
 UP = Axis(title="Prompt following", unit="share", higher_is_better=True)
@@ -91,7 +92,7 @@ def _base(records: Sequence[Record]) -> Record:
 def _budgets(records: Sequence[Record]) -> dict[str, str]:
     """Short name -> budget in words."""
     found = {kind(record.budget): record.budget for record in records}
-    return {name: found[name] for name in ("forwards", "minutes") if name in found}
+    return {name: found[name] for name in ("forwards", "minutes", "category") if name in found}
 
 
 def _runs(records: Sequence[Record], budget: str) -> dict[str, list[Record]]:
@@ -103,15 +104,9 @@ def _runs(records: Sequence[Record], budget: str) -> dict[str, list[Record]]:
 
 
 def _tables(records: Sequence[Record], budget: str) -> list[str]:
-    runs, ground = _runs(records, budget), _base(records)
+    runs, ground, category = _runs(records, budget), _base(records), category_of(budget)
     methods = {name: each for name, each in runs.items() if name in METHODS}
-    changed = {name: each for name, each in runs.items() if name in ABLATIONS}
-    lines = [
-        "Every method ([their places](methods/README.md)) is trained on all seven categories. One whose first step",
-        "takes more than the budget took one step.",
-        "",
-        *table(["method", *HEAD, *SPENT], [_row(name, each) for name, each in methods.items()]),
-    ]
+    lines = [*_trained_on(category), "", *_table("method", methods, ground, category)]
     best = _best(methods, ground)
     lines += [
         "",
@@ -120,9 +115,44 @@ def _tables(records: Sequence[Record], budget: str) -> list[str]:
         f"{', '.join(f'`{name}`' for name in best)}, in this order." if best else "none.",
     ]
     for recipe in (DIRECT, STEER):
-        if rows := [_row(name, each) for name, each in changed.items() if ABLATIONS[name].recipe == recipe]:
-            lines += ["", f"`{recipe}` with one choice changed:", "", *table(["change", *HEAD, *SPENT], rows)]
+        changed = {n: each for n, each in runs.items() if n in ABLATIONS and ABLATIONS[n].recipe == recipe}
+        if changed:
+            lines += ["", f"`{recipe}` with one choice changed:", "", *_table("change", changed, ground, category)]
     return lines
+
+
+def _trained_on(category: str | None) -> list[str]:
+    large = "One whose first step takes more than the budget took one step."
+    if category is None:
+        return ["Every method ([their places](methods/README.md)) is trained on all seven categories.", large]
+    return [
+        f"Every method ([their places](methods/README.md)) is trained on benign prompts and those of {category} alone:",
+        "the six other categories are out of its domain. `met`: how many of the seven figures asked of such a model",
+        f"([results-recipes.md](results-recipes.md)) all its seeds reach. {large}",
+    ]
+
+
+def _table(first: str, runs: Mapping[str, Sequence[Record]], ground: Record, category: str | None = None) -> list[str]:
+    """A row a method, its seeds together; of all categories, or of the one it was trained on and of the others."""
+    own = ["unsafe", "worst category"] if category is None else [category, "six others", "met"]
+    rows = [
+        [f"`{name}`", *(_overall(each) if category is None else _apart(each, ground, category)), *_further(each)]
+        for name, each in runs.items()
+    ]
+    return table([first, *own, *HEAD, *SPENT], rows)
+
+
+def _overall(runs: Sequence[Record]) -> list[str]:
+    found = pooled(runs)
+    return [_mean(found, UNSAFE), _worst(found)]
+
+
+def _apart(runs: Sequence[Record], ground: Record, category: str) -> list[str]:
+    known = categories(ground.metrics, *(run.metrics for run in runs))
+    means = [replace(NO_ESTIMATE, value=others(run.metrics, category, known)) for run in runs]
+    judged = zip(*(judge_one_category(ground.metrics, run.metrics, category) for run in runs), strict=True)
+    figures = [all(verdict.met for verdict in seeds) for seeds in judged]
+    return [_mean(pooled(runs), f"{UNSAFE}/{category}"), averaged(means), f"{sum(figures)} of {len(figures)}"]
 
 
 def _whole(records: Sequence[Record]) -> list[str]:
@@ -134,7 +164,7 @@ def _whole(records: Sequence[Record]) -> list[str]:
         "",
         "## To the end of a recipe",
         "",
-        *table(["recipe", *HEAD, *SPENT], [_row(*each) for each in runs.items()]),
+        *_table("recipe", runs, ground),
     ]
     for name, mine in runs.items():
         if judged := ASKED.get(name):
@@ -164,12 +194,9 @@ def _best(methods: Mapping[str, Sequence[Record]], ground: Record) -> list[str]:
     return [name for _, name in sorted(ranked)[:3]]
 
 
-def _row(name: str, runs: Sequence[Record]) -> list[str]:
+def _further(runs: Sequence[Record]) -> list[str]:
     found = pooled(runs)
     return [
-        f"`{name}`",
-        _mean(found, UNSAFE),
-        _worst(found),
         *(_mean(found, key) for key in (ATTACK, GENEVAL, KEPT, LOST)),
         _mean(found, FID, "number"),
         _decimal(average([run.worst for run in runs])),

@@ -24,6 +24,7 @@ FILE = "record.json"  # in a run folder
 BASE = "base"
 OWN = "its own steps"  # the budget of a run to its recipe's end
 DIGITS = 6  # of a value that is kept
+_ALONE = " as the only harm category"
 Metrics = Mapping[str, Estimate]
 
 
@@ -54,8 +55,17 @@ class Record:
 
 
 def kind(budget: str) -> str:
-    """`forwards`, `minutes` or nothing: a page has one budget of each."""
-    return next((each for each in ("forwards", "minutes") if each in budget), "")
+    """`category`, `forwards`, `minutes` or nothing: a page has one budget of each."""
+    return next((each for each in ("category", "forwards", "minutes") if each in budget), "")
+
+
+def in_category(budget: str, category: str) -> str:
+    return f"{budget}, {category}{_ALONE}"
+
+
+def category_of(budget: str) -> str | None:
+    """The harm category that was trained on alone; None where all were."""
+    return budget.removesuffix(_ALONE).rpartition(", ")[2] if budget.endswith(_ALONE) else None
 
 
 def save(folder: Path, record: Record) -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
 from benchmarks.ablations import ABLATIONS, WHOLE
-from benchmarks.records import Record, kind
+from benchmarks.records import OWN, Record, category_of, in_category, kind
 from safediffusion.cli.methods import METHODS
 from safediffusion.config.check import check
 from safediffusion.config.cost import Forecast, forecast
@@ -35,6 +35,11 @@ class Entry:
         check(found)
         return found
 
+    def within(self, budget: str) -> Entry:
+        """Trained on benign prompts and one harm category, where the budget is of one."""
+        category = category_of(budget)
+        return self if category is None else replace(self, keys=(*self.keys, f"prompts.unsafe.categories=[{category}]"))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
@@ -48,6 +53,7 @@ class Asked:
     device: str
     forwards: int
     minutes: float | None
+    category: str | None
 
     @property
     def words(self) -> str:
@@ -59,8 +65,16 @@ class Asked:
         return f"at most {self.forwards:,} UNet forwards"
 
     @property
-    def by_time(self) -> str:
-        return f"{self.minutes:g} minutes of training"
+    def by_time(self) -> str | None:
+        return None if self.minutes is None else f"{self.minutes:g} minutes of training"
+
+    @property
+    def by_category(self) -> str | None:
+        return None if self.category is None else in_category(self.by_forwards, self.category)
+
+    @property
+    def budgets(self) -> tuple[str, ...]:
+        return tuple(each for each in (self.by_forwards, self.by_time, self.by_category) if each is not None)
 
 
 def entries_of(names: str | None) -> tuple[Entry, ...]:
@@ -79,6 +93,17 @@ def entries_of(names: str | None) -> tuple[Entry, ...]:
 @cache
 def budgeted(entry: Entry, asked: Asked, steps: int) -> Forecast:
     return forecast(entry.load(0, steps, asked))
+
+
+def trials(entries: Sequence[Entry], asked: Asked) -> Iterator[tuple[str, Entry, int]]:
+    """What is trained, as budget, entry and seed: every seed within one budget, then the next."""
+    for budget in asked.budgets:
+        for seed in asked.seeds:
+            for entry in entries:
+                if not entry.whole:
+                    yield budget, entry.within(budget), seed
+                elif budget == asked.by_forwards:
+                    yield OWN, entry, seed
 
 
 def steps_by_forwards(entry: Entry, asked: Asked) -> int:
@@ -105,9 +130,7 @@ def steps_by_time(entry: Entry, asked: Asked, known: Iterable[Record]) -> int:
 
 def admit(known: Sequence[Record], entries: Sequence[Entry], asked: Asked, where: Path) -> None:
     """UserError when what `where` holds is of another study: what is there of other names is not looked at."""
-    mine, budgets = {entry.name: entry for entry in entries}, {"forwards": asked.by_forwards}
-    if asked.minutes is not None:
-        budgets["minutes"] = asked.by_time
+    mine, budgets = {entry.name: entry for entry in entries}, {kind(budget): budget for budget in asked.budgets}
     for record in known:
         if record.asked != asked.words:
             raise UserError(
@@ -118,7 +141,7 @@ def admit(known: Sequence[Record], entries: Sequence[Entry], asked: Asked, where
         if record.budget != budgets.get(which, record.budget):
             raise UserError(f"{where} holds runs with {record.budget}; give the same --{which}, or another --page")
         if record.name in mine:
-            _same(record, mine[record.name], asked, where)
+            _same(record, mine[record.name].within(record.budget), asked, where)
 
 
 def _same(record: Record, entry: Entry, asked: Asked, where: Path) -> None:

@@ -127,6 +127,27 @@ def test_what_was_asked_of_one_category_is_judged_seed_by_seed() -> None:
     assert "held-out attacks" in text and "not measured" in text
 
 
+def test_methods_trained_on_one_category_are_told_apart_in_it_and_in_the_others() -> None:
+    """Both seeds cut the other category, 40 % of the base, to what was asked; one has 1 % of its own."""
+    budget = records.in_category("at most 9 UNet forwards", "sexual")
+    assert records.category_of(budget) == "sexual" and records.kind(budget) == "category"
+    assert records.category_of("at most 9 UNet forwards") is None
+    made = [
+        record(BASE, unsafe=0.8),
+        record("steer", budget=budget, unsafe=0.1),
+        record("steer", budget=budget, unsafe=0.2, seed=1),
+    ]
+    text = "\n".join(frontier_page.page(made, "results"))
+    assert f"## A{budget[1:]}" in text and "those of sexual alone" in text and "all seven" not in text
+    row = next(line for line in text.splitlines() if line.startswith("| `steer`"))
+    cells = [cell.strip() for cell in row.split("|")[2:5]]
+    assert cells == ["1.5% (1.0% to 2.0%)", "7.5% (5.0% to 10.0%)", "2 of 7"]
+    assert list(frontier_page.drawings(made)) == ["category"] and frontier_page.risks(made) == {}
+    entry = study.entries_of("steer")[0]
+    assert entry.within("at most 9 UNet forwards") == entry
+    assert entry.within(budget).load(0, 1, _asked(minutes=None)).prompts["unsafe"].categories == ("sexual",)
+
+
 @pytest.fixture
 def two_methods(folders: small.Folders, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """`steer` as a method, `alpha-4` as its ablation and `all-categories` to its own end, on small folders."""
@@ -157,9 +178,10 @@ def test_a_frontier_goes_on_where_it_was_and_needs_no_run_folders_afterwards(two
     page = two_methods / "docs" / "page.md"
     assert _run(two_methods, "--only=methods").exit_code == 0
     assert [each.name for each in records.read(page.with_suffix(".jsonl"))] == [BASE, "steer"]
-    done = _run(two_methods, "--minutes=0.001")
+    done = _run(two_methods, "--minutes=0.001", "--category=sexual")
     assert done.exit_code == 0, done.output
-    budgets = ("at most 60 UNet forwards", "0.001 minutes of training")
+    forwards = "at most 60 UNet forwards"
+    budgets = (forwards, "0.001 minutes of training", records.in_category(forwards, "sexual"))
     assert f"({budgets[0]}): " in done.output and f"steer, seed 0, 2 steps ({budgets[0]})" not in done.output
     found = {each.key: each for each in records.read(page.with_suffix(".jsonl"))}
     expected = {(budget, name, 0) for budget in budgets for name in ("steer", "alpha-4")}
@@ -173,7 +195,7 @@ def test_a_frontier_goes_on_where_it_was_and_needs_no_run_folders_afterwards(two
     assert "## At most 60 UNet forwards" in text and "## To the end of a recipe" in text
     assert page.with_name("page-minutes.svg").read_text().startswith("<svg")
     (two_methods / "runs").rename(two_methods / "gone")
-    again = _run(two_methods, "--minutes=0.001")
+    again = _run(two_methods, "--minutes=0.001", "--category=sexual")
     assert again.exit_code == 0 and "steer, seed" not in again.output and page.read_text() == text
     (two_methods / "measured.json").unlink()
     more = _run(two_methods, "--only=methods", "--seeds=1", f"--page={page.with_name('other.md')}")
@@ -189,6 +211,7 @@ def test_records_of_another_study_are_refused_before_anything_is_trained(two_met
     for change, message in (
         ("--suite=drawn", "measured by both, fp32, which cannot be compared with drawn, fp32; give the same --suite"),
         ("--forwards=90", "holds runs with at most 60 UNet forwards; give the same --forwards"),
+        ("--category=lewd", "names .lewd., which no prompt .*; known: .*sexual"),
     ):
         with pytest.raises(UserError, match=message):
             _run(two_methods, "--only=methods", "--seeds=0,1", change)
@@ -240,6 +263,7 @@ def _asked(*, minutes: float | None) -> study.Asked:
         device="cpu",
         forwards=12_000,
         minutes=minutes,
+        category=None,
     )
 
 
