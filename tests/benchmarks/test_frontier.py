@@ -249,7 +249,7 @@ def test_steps_of_a_time_are_those_of_other_seeds_or_of_the_seconds_a_step_took(
     runs = [record("steer"), record("steer", seed=1), record("refl")]
     named = [replace(each, budget=asked.by_forwards) for each in runs]
     assert study.steps_by_time(entry, asked, named) == 15  # 4 s a step
-    timed = replace(record("steer", seed=2), budget=asked.by_time, steps=11)
+    timed = replace(record("steer", seed=2, budget="1 minutes of training"), steps=11)
     assert study.steps_by_time(entry, asked, [*named, timed]) == 11
 
 
