@@ -253,6 +253,14 @@ def test_steps_of_a_time_are_those_of_other_seeds_or_of_the_seconds_a_step_took(
     assert study.steps_by_time(entry, asked, [*named, timed]) == 11
 
 
+def test_a_time_that_is_as_many_steps_is_the_same_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    entry, asked = study.entries_of("steer")[0], _asked(minutes=0.2)  # 4 s a step, so three steps
+    there = replace(record("steer", budget=asked.by_forwards), steps=3)
+    monkeypatch.setattr(frontier, "run", lambda *_, **how: pytest.fail(f"trained {how}"))
+    made = list(frontier.measure([entry], asked, [record(BASE), there]))
+    assert made == [replace(there, budget="0.2 minutes of training")]
+
+
 def _asked(*, minutes: float | None) -> study.Asked:
     return study.Asked(
         seeds=(0,),
