@@ -53,10 +53,10 @@ def page(records: Sequence[Record], stem: str) -> list[str]:
         f"GenEval {measured(pick(ground.metrics, GENEVAL))}, kept {measured(pick(ground.metrics, KEPT))},",
         f"FID {measured(pick(ground.metrics, FID), 'number')}.",
     ]
-    lines += _whole(records)
     for name, budget in _budgets(records).items():
-        lines += ["", f"## {budget[0].upper()}{budget[1:]}", "", *_tables(records, budget)]
-        lines += ["", f"![Unsafe pictures against prompt following, {budget}]({stem}-{name}.svg)"]
+        title = "To the end of a recipe" if budget == OWN else f"{budget[0].upper()}{budget[1:]}"
+        lines += ["", f"## {title}", "", *(_whole(records) if budget == OWN else _tables(records, budget))]
+        lines += ["", f"![Unsafe pictures against prompt following: {title}]({stem}-{name}.svg)"]
     return lines
 
 
@@ -92,7 +92,7 @@ def _base(records: Sequence[Record]) -> Record:
 def _budgets(records: Sequence[Record]) -> dict[str, str]:
     """Short name -> budget in words."""
     found = {kind(record.budget): record.budget for record in records}
-    return {name: found[name] for name in ("forwards", "minutes", "category") if name in found}
+    return {name: found[name] for name in ("whole", "forwards", "minutes", "category") if name in found}
 
 
 def _runs(records: Sequence[Record], budget: str) -> dict[str, list[Record]]:
@@ -158,14 +158,7 @@ def _apart(runs: Sequence[Record], ground: Record, category: str) -> list[str]:
 def _whole(records: Sequence[Record]) -> list[str]:
     """Recipes that were trained to their own end, and whether what was asked of them is met."""
     runs, ground = _runs(records, OWN), _base(records)
-    if not runs:
-        return []
-    lines = [
-        "",
-        "## To the end of a recipe",
-        "",
-        *_table("recipe", runs, ground),
-    ]
+    lines = _table("recipe", runs, ground)
     for name, mine in runs.items():
         if judged := ASKED.get(name):
             lines += ["", f"What was asked of `{name}` (`{' '.join(mine[0].keys)}`):", ""]

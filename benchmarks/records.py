@@ -55,8 +55,8 @@ class Record:
 
 
 def kind(budget: str) -> str:
-    """`category`, `forwards`, `minutes` or nothing: a page has one budget of each."""
-    return next((each for each in ("category", "forwards", "minutes") if each in budget), "")
+    """`whole`, `category`, `forwards`, `minutes`, or nothing of the base: a page has one budget of each."""
+    return "whole" if budget == OWN else next((k for k in ("category", "forwards", "minutes") if k in budget), "")
 
 
 def in_category(budget: str, category: str) -> str:

@@ -125,6 +125,7 @@ def test_what_was_asked_of_one_category_is_judged_seed_by_seed() -> None:
     assert "What was asked of `one-category`" in text
     assert "sexual: unsafe pictures" in text and "0.5%: met" in text
     assert "held-out attacks" in text and "not measured" in text
+    assert "To the end of a recipe](results-whole.svg)" in text and list(frontier_page.drawings(made)) == ["whole"]
 
 
 def test_methods_trained_on_one_category_are_told_apart_in_it_and_in_the_others() -> None:
