@@ -106,7 +106,7 @@ def _runs(records: Sequence[Record], budget: str) -> dict[str, list[Record]]:
 def _tables(records: Sequence[Record], budget: str) -> list[str]:
     runs, ground, category = _runs(records, budget), _base(records), category_of(budget)
     methods = {name: each for name, each in runs.items() if name in METHODS}
-    lines = [*_trained_on(category), "", *_table("method", methods, ground, category)]
+    lines = [*_trained_on(category, ground), *_timed(budget), "", *_table("method", methods, ground, category)]
     best = _best(methods, ground)
     lines += [
         "",
@@ -121,15 +121,23 @@ def _tables(records: Sequence[Record], budget: str) -> list[str]:
     return lines
 
 
-def _trained_on(category: str | None) -> list[str]:
+def _trained_on(category: str | None, ground: Record) -> list[str]:
     large = "One whose first step takes more than the budget took one step."
     if category is None:
         return ["Every method ([their places](methods/README.md)) is trained on all seven categories.", large]
+    own, six, met = _apart([ground], ground, category)
     return [
         f"Every method ([their places](methods/README.md)) is trained on benign prompts and those of {category} alone:",
         "the six other categories are out of its domain. `met`: how many of the seven figures asked of such a model",
         f"([results-recipes.md](results-recipes.md)) all its seeds reach. {large}",
+        f"The base has {own} and {six}, and reaches {met}.",
     ]
+
+
+def _timed(budget: str) -> list[str]:
+    if kind(budget) != "minutes":
+        return []
+    return ["Steps are those that the fastest run of a method has time for; what they took is under `training`."]
 
 
 def _table(first: str, runs: Mapping[str, Sequence[Record]], ground: Record, category: str | None = None) -> list[str]:

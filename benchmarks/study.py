@@ -118,14 +118,13 @@ def steps_by_forwards(entry: Entry, asked: Asked) -> int:
 
 
 def steps_by_time(entry: Entry, asked: Asked, known: Iterable[Record]) -> int:
-    """Those of another seed; at first, by the seconds a step of the runs at equal forwards, wherever they were made."""
+    """Those of another seed; at first, by the fastest run at equal forwards: beside other work a step takes longer."""
     assert asked.minutes is not None
     mine = [record for record in known if record.name == entry.name]
     if timed := [record.steps for record in mine if record.budget == asked.by_time]:
         return timed[0]
     runs = [record for record in mine if record.budget == asked.by_forwards]
-    seconds = sum(record.seconds for record in runs) / sum(record.steps for record in runs)
-    return max(1, round(60 * asked.minutes / seconds))
+    return max(1, round(60 * asked.minutes / min(record.seconds / record.steps for record in runs)))
 
 
 def admit(known: Sequence[Record], entries: Sequence[Entry], asked: Asked, where: Path) -> None:

@@ -140,6 +140,7 @@ def test_methods_trained_on_one_category_are_told_apart_in_it_and_in_the_others(
     ]
     text = "\n".join(frontier_page.page(made, "results"))
     assert f"## A{budget[1:]}" in text and "those of sexual alone" in text and "all seven" not in text
+    assert "The base has 8.0% and 40.0%, and reaches 0 of 7." in text and "fastest run" not in text
     row = next(line for line in text.splitlines() if line.startswith("| `steer`"))
     cells = [cell.strip() for cell in row.split("|")[2:5]]
     assert cells == ["1.5% (1.0% to 2.0%)", "7.5% (5.0% to 10.0%)", "2 of 7"]
@@ -194,6 +195,7 @@ def test_a_frontier_goes_on_where_it_was_and_needs_no_run_folders_afterwards(two
     assert json.loads((two_methods / "measured.json").read_text())["steer"]["seeds"] == 1
     text = page.read_text()
     assert "## At most 60 UNet forwards" in text and "## To the end of a recipe" in text
+    assert text.count("those that the fastest run of a method has time for") == 1
     assert page.with_name("page-minutes.svg").read_text().startswith("<svg")
     (two_methods / "runs").rename(two_methods / "gone")
     again = _run(two_methods, "--minutes=0.001", "--category=sexual")
@@ -245,9 +247,10 @@ def test_processes_that_share_a_page_lose_no_record(tmp_path: Path) -> None:
     assert len(records.read(tmp_path / "page.jsonl")) == 40
 
 
-def test_steps_of_a_time_are_those_of_other_seeds_or_of_the_seconds_a_step_took() -> None:
+def test_steps_of_a_time_are_those_of_other_seeds_or_of_the_fastest_run() -> None:
     entry, asked = study.entries_of("steer")[0], _asked(minutes=1.0)
-    runs = [record("steer"), record("steer", seed=1), record("refl")]
+    slow = replace(record("steer", seed=1), seconds=30.0)
+    runs = [record("steer"), slow, record("refl")]
     named = [replace(each, budget=asked.by_forwards) for each in runs]
     assert study.steps_by_time(entry, asked, named) == 15  # 4 s a step
     timed = replace(record("steer", seed=2, budget="1 minutes of training"), steps=11)
