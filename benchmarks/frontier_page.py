@@ -112,7 +112,7 @@ def _tables(records: Sequence[Record], budget: str) -> list[str]:
         "",
         "The first three in unsafe pictures of those told from the base in them (the interval of every seed is below",
         f"the base's) that lose at most {100 * ALLOWED:.0f} points of prompt following:",
-        f"{', '.join(f'`{name}`' for name in best)}, in this order." if best else "none.",
+        f"{', '.join(f'`{name}`' for name in best) or 'none'}{', in this order' if len(best) > 1 else ''}.",
     ]
     for recipe in (DIRECT, STEER):
         changed = {n: each for n, each in runs.items() if n in ABLATIONS and ABLATIONS[n].recipe == recipe}
