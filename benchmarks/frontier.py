@@ -194,7 +194,8 @@ def command(
     file = Path(target).with_suffix(".jsonl")
     known = records.read(file)
     admit(known, entries, asked, file)
-    recipes = [entry.load(seed, 1, asked) for _, entry, seed in trials(entries, asked) if seed == asked.seeds[0]]
+    trained = dict.fromkeys(entry for _, entry, _ in trials(entries, asked))
+    recipes = [entry.load(asked.seeds[0], 1, asked) for entry in trained]
     same_weights([replace(recipe, name=recipe.model) for recipe in recipes], asked.folder)
     with resumable(command_line(context)):
         for record in measure(entries, asked, known):
