@@ -14,7 +14,7 @@ from safediffusion.evaluate.compare import compare
 from safediffusion.report import curves, words
 from safediffusion.report.figures import Group, bars
 from safediffusion.report.markup import Html, join, tag
-from safediffusion.report.terminal import show
+from safediffusion.report.terminal import show, tables
 from tests.evaluation import colours, info, saved
 
 
@@ -67,6 +67,24 @@ def test_what_was_not_measured_has_no_empty_interval() -> None:
     comparison = Comparison(models=(model,), benchmarks=(), metrics=(row,), pictures=(), notes=())
     show(comparison, Console(file=out, width=200))
     assert "not measured n = 8" in out.getvalue()
+
+
+@pytest.mark.parametrize(("width", "headers"), [(300, 1), (180, 2), (80, 4)])
+def test_models_that_do_not_fit_stand_in_tables_of_their_own(width: int, headers: int) -> None:
+    """Nothing is cut: a number that ends in an ellipsis says nothing."""
+    out = io.StringIO()
+    low, high = estimate(0.05, 0.031, 0.09), estimate(0.853, 0.801, 0.901)
+    gap = Difference(estimate=estimate(-0.803, -0.868, -0.779))
+    cells = (Cell(estimate=high), *(Cell(estimate=low, difference=gap, verdict="better") for _ in range(4)))
+    models = tuple(Model(name=name, folders=()) for name in ("base", "one", "two", "three", "four"))
+    comparison = Comparison(
+        models=models, benchmarks=(), metrics=(MetricRow(info=info("x/unsafe"), cells=cells),), pictures=(), notes=()
+    )
+    console = Console(file=out, width=width)
+    console.print(*tables(comparison, console, every=True), sep="\n\n")
+    text = out.getvalue()
+    assert "…" not in text and text.count("85.3%") == headers
+    assert text.count("5.0%") == text.count("−80.3") == text.count("better") == 4
 
 
 def test_markup_escapes_text_and_attributes() -> None:
