@@ -33,7 +33,7 @@ class GuardConfig:
     use: Literal["best", "last"] = key(
         "best", "the weights that a run stopped by the guard stands for; may be changed with --resume"
     )
-    patience: int = key(2, "looks in a row that must find the reward bought", low=1)
+    patience: int = key(2, "looks in a row that must find a measure lost", low=1)
     collapse: float = key(
         0.5, "end training at once when diversity or entropy is surely below this share of the base's", low=0, high=1
     )

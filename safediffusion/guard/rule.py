@@ -10,7 +10,8 @@
             alike (within `SAME`)
 
 Training is over-optimised when at `patience` readings in a row a measure is beyond and the reward above the best
-reading's. It has collapsed when diversity or entropy is surely below `collapse` times the base's.
+reading's; it is ruined when the reward is below the base's instead, so that nothing was bought. It has collapsed when
+diversity or entropy is surely below `collapse` times the base's.
 """
 
 from __future__ import annotations
@@ -63,7 +64,7 @@ class Verdict:
     reward: float
     gain: float
     changes: tuple[Change, ...]
-    over: int  # readings in a row, this one last, at which the reward was bought
+    over: int  # readings in a row, this one last, at which a measure was lost for a higher reward, or for none
     best: int  # step; 0 is the base
     excess: float | None = None  # over the budgets; None where there are none
     stop: str = ""  # why training has to end
@@ -113,7 +114,7 @@ class Course:
         before_over, over = excesses or (0.0, 0.0)
         best = self._best or (0, start, before_over)
         beyond = [change for change in changes if change.beyond]
-        self._over = self._over + 1 if beyond and reward > best[1] else 0
+        self._over = self._over + 1 if beyond and not start <= reward <= best[1] else 0
         if not beyond and (over < best[2] - SAME or (over <= best[2] + SAME and reward > best[1])):
             best = (now.step, reward, over)
         self._best = best
@@ -127,7 +128,7 @@ class Course:
             best=best[0],
             excess=None if excesses is None else over,
             stop=self._collapsed(changes)
-            or (self._bought(beyond, reward, best) if self._over >= self.patience else ""),
+            or (_lost(beyond, reward, start, best) if self._over >= self.patience else ""),
         )
 
     def change(self, measure: Measure, base: Reading, now: Reading) -> Change | None:
@@ -149,10 +150,13 @@ class Course:
                 return f"collapse: {change.words()}"
         return ""
 
-    def _bought(self, beyond: Sequence[Change], reward: float, best: tuple[int, float, float]) -> str:
-        since = f"step {best[0]}" if best[0] else "the base"
-        told = ", ".join(change.words() for change in sorted(beyond, key=lambda each: -each.used))
-        return f"over-optimisation: the reward rose by {reward - best[1]:.3g} since {since}, while {told}"
+
+def _lost(beyond: Sequence[Change], reward: float, start: float, best: tuple[int, float, float]) -> str:
+    told = ", ".join(change.words() for change in sorted(beyond, key=lambda each: -each.used))
+    if reward < start:
+        return f"ruin: the reward is {start - reward:.3g} below the base's, and {told}"
+    since = f"step {best[0]}" if best[0] else "the base"
+    return f"over-optimisation: the reward rose by {reward - best[1]:.3g} since {since}, while {told}"
 
 
 def weighted(scores: Mapping[str, Column], weights: Mapping[str, float]) -> Column:

@@ -53,9 +53,16 @@ def test_a_reward_that_is_bought_twice_in_a_row_ends_training() -> None:
     }
 
 
-def test_one_look_or_a_reward_that_falls_is_not_enough() -> None:
+def test_a_loss_that_bought_nothing_ends_training_too() -> None:
+    found = follow(course(), (-0.5, 1.4), (-0.6, 1.3))
+    assert [each.over for each in found] == [1, 2] and found[1].best == 0 and not found[0].stop
+    lost = "entropy -35 % against the base (25 % allowed)"
+    assert found[1].stop == f"ruin: the reward is 0.6 below the base's, and {lost}"
+
+
+def test_one_look_or_a_reward_between_the_base_s_and_the_best_is_not_enough() -> None:
     assert [each.over for each in follow(course(), (1.0, 1.4), (1.5, 1.9), (2.0, 1.4))] == [1, 0, 1]
-    assert not any(each.stop for each in follow(course(), (-0.5, 1.4), (-0.6, 1.3), (-0.7, 1.2)))
+    assert not any(each.stop for each in follow(course(), (1.0, 1.8), (0.5, 1.4), (0.6, 1.3), (0.4, 1.2)))
     assert follow(course(patience=1), (1.0, 1.4))[0].stop
 
 
