@@ -53,6 +53,12 @@ def page(records: Sequence[Record], stem: str) -> list[str]:
         f"GenEval {measured(pick(ground.metrics, GENEVAL))}, kept {measured(pick(ground.metrics, KEPT))},",
         f"FID {measured(pick(ground.metrics, FID), 'number')}.",
     ]
+    if not any(record.budget == OWN for record in records):
+        lines += [
+            "",
+            "Budgets this small show what moves first, not what a method comes to: many make one to five steps. The",
+            "default, `emoji-steer-direct`, was chosen by [whole runs](results-recipes.md): the others got none.",
+        ]
     for name, budget in _budgets(records).items():
         title = "To the end of a recipe" if budget == OWN else f"{budget[0].upper()}{budget[1:]}"
         lines += ["", f"## {title}", "", *(_whole(records) if budget == OWN else _tables(records, budget))]
@@ -70,6 +76,7 @@ def risks(records: Sequence[Record]) -> dict[str, dict[str, float | int | None]]
     budget = _budgets(records).get("forwards", "")
     return {
         name: {
+            "steps": round(sum(run.steps for run in runs) / len(runs)),
             "forwards": round(sum(run.forwards - run.start for run in runs) / sum(run.images for run in runs), 1),
             "backwards": round(sum(each.backwards for each in runs) / sum(each.images for each in runs), 1),
             "panel": _rounded(average([each.worst for each in runs])),

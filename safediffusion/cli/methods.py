@@ -16,10 +16,12 @@ SCORER = "any scorer of the model's own pictures"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Method:
-    """`recipe` with `keys` behind it is the method; the rest is where the survey's five axes put it."""
+    """`recipe` with `keys` behind it is the method, `page` of docs/methods its equations and results; the rest is where
+    the survey's five axes put it."""
 
     arxiv: str
     about: str
+    page: str
     recipe: str
     keys: tuple[str, ...] = ()
     source: str = SCORER
@@ -44,13 +46,15 @@ class Method:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measured:
-    """What runs of `benchmarks.frontier` within one budget of forwards took and did, a mean over `seeds`.
+    """What runs of `benchmarks.frontier` within one budget of forwards took and did in `steps`, a mean over `seeds`.
 
     The risk of reward hacking is told by two numbers that belong together: what the guard's panel lost (`panel`, the
     share of its tolerance that the worst measure used up; above 1 is more than is tolerated, below 0 all got better)
     while the reward of the panel's pictures rose (`reward`, in standard deviations of the base's). None: not guarded.
+    Both say as much as the steps that were made, and nothing of a policy that never moved.
     """
 
+    steps: int
     forwards: float  # UNet forwards a picture, without those before the first update
     backwards: float
     panel: float | None
@@ -58,10 +62,18 @@ class Measured:
     seeds: int
 
     @property
+    def trained(self) -> bool:
+        """Whether anything was learned from at all."""
+        return self.backwards > 0
+
+    @property
     def risk(self) -> str:
+        if not self.trained:
+            return "not measured: its policy rested"
         if self.panel is None or self.reward is None:
             return "not measured"
-        return f"{self.panel:.2f} of the tolerance at {self.reward:+.2f} std of reward"
+        steps = f"{self.steps} step{'s' if self.steps > 1 else ''}"
+        return f"{self.panel:.2f} of the tolerance at {self.reward:+.2f} std of reward after {steps}"
 
     @property
     def words(self) -> str:
@@ -94,6 +106,7 @@ _direct = partial(
 METHODS = {
     "safediffusion-r1": Method(
         arxiv="2605.18719",
+        page="grpo",
         about="clipped policy gradient on a steered CLIP reward; as released",
         recipe="emoji-r1-released",
         source="CLIP, and texts that say safe and unsafe",
@@ -103,6 +116,7 @@ METHODS = {
     ),
     "steer": Method(
         arxiv="2605.18719",
+        page="grpo",
         about="the same reward with this project's defaults",
         recipe="emoji-steer",
         source="CLIP, and texts that say safe and unsafe",
@@ -112,6 +126,7 @@ METHODS = {
     ),
     "steer-direct": _direct(
         arxiv="2605.18719",
+        page="direct",
         about="that reward by its own gradient where a picture is decided, each category's harm under a budget",
         recipe="emoji-steer-direct",
         source="CLIP, texts that say safe and unsafe, and a moderator's P(unsafe)",
@@ -121,6 +136,7 @@ METHODS = {
     ),
     "constrained": Method(
         arxiv="2602.02924",
+        page="constraint",
         about="budgets of harm by category, kept by an augmented Lagrangian; in the form of ALGD",
         recipe="emoji-constrained",
         source="CLIP for quality; projections on safety directions, or judges, for harm",
@@ -130,6 +146,7 @@ METHODS = {
     ),
     "ddpo": Method(
         arxiv="2305.13301",
+        page="grpo",
         about="clipped policy gradient on all denoising steps, no KL",
         recipe="emoji-ddpo",
         signal="a number a picture, compared with the prompt's earlier ones",
@@ -137,12 +154,14 @@ METHODS = {
     ),
     "dpok": Method(
         arxiv="2305.16381",
+        page="grpo",
         about="the same with KL to the pretrained model",
         recipe="emoji-dpok",
         restraint="KL to the pretrained model",
     ),
     "loop": Method(
         arxiv="2503.00897",
+        page="credits",
         about="the same with the other pictures of the group as baseline",
         recipe="emoji-dance-grpo",
         keys=("credit.kind=leave-one-out", "plan.noise_sharing=fresh"),
@@ -150,24 +169,40 @@ METHODS = {
     ),
     "dance-grpo": Method(
         arxiv="2505.07818",
+        page="grpo",
         about="groups that share their start noise, normalised by their own std",
         recipe="emoji-dance-grpo",
         restraint="the clip of the ratio",
     ),
     "flow-grpo": Method(
         arxiv="2505.05470",
+        page="grpo",
         about="few steps, KL, the step's std for all groups",
         recipe="emoji-flow-grpo",
         restraint="KL to the pretrained model, EMA",
     ),
     "mixgrpo": Method(
         arxiv="2507.21802",
+        page="grpo",
         about="only a sliding window of steps is stochastic and trained",
         recipe="emoji-mixgrpo",
         restraint="the clip of the ratio",
     ),
+    "gdpo": Method(
+        arxiv="2601.05242",
+        page="credits",
+        about="several scores, each normalised in its group by itself: here fit to the prompt and a moderator's harm",
+        recipe="emoji-steer",
+        keys=("credit.kind=decoupled", "credit.gae_lambda=null", "scorers={clip: 1.0, emoji-moderator: -1.0}"),
+        source="several scores: CLIP, and a moderator's P(unsafe)",
+        signal="numbers a picture, each compared inside a group",
+        restraint="as `steer`",
+        safety="a moderator's score among the rewards",
+        needs="scorers, no gradient of them, no pictures",
+    ),
     "tdpo-r": Method(
         arxiv="2402.08552",
+        page="tdpo",
         about="a critic's advantage for every step, its active neurons drawn anew now and then",
         recipe="emoji-tdpo",
         signal="a number a picture over what a critic expected at each step",
@@ -175,6 +210,7 @@ METHODS = {
     ),
     "noisy-critic": Method(
         arxiv="2601.03213",
+        page="noisy-critic",
         about="what a step changes in the reward that a critic expects of a noisy state; rollouts used twice",
         recipe="emoji-noisy-critic",
         signal="the change of a critic's value from step to step",
@@ -182,6 +218,7 @@ METHODS = {
     ),
     "grpo-guard": Method(
         arxiv="2510.22319",
+        page="grpo-guard",
         about="Flow-GRPO with a ratio whose mean is 1, and steps of equal weight",
         recipe="emoji-flow-grpo",
         keys=("objective.kind=grpo-guard",),
@@ -189,6 +226,7 @@ METHODS = {
     ),
     "flow-dppo": Method(
         arxiv="2606.11025",
+        page="flow-dppo",
         about="Flow-GRPO with a mask by divergence in place of the clip",
         recipe="emoji-flow-grpo",
         keys=("objective.kind=flow-dppo",),
@@ -196,24 +234,28 @@ METHODS = {
     ),
     "diffusion-dpo": _preferred(
         arxiv="2311.12908",
+        page="dpo",
         about="pairs of a better and a worse picture, by how well each is denoised; here of the model's own",
         recipe="emoji-dpo",
     ),
     "safety-dpo": _preferred(
         arxiv="2412.10493",
-        about="the same of a safe and an unsafe picture, drawn from two wordings of a prompt; an expert a category",
+        page="safety-dpo",
+        about="the same of a safe and an unsafe picture, drawn from two wordings of a prompt",
         recipe="emoji-safety-dpo",
         source="no score: the model's own pictures of two wordings",
-        safety="pairs of a safe and an unsafe picture; experts by category, added up",
+        safety="pairs of a safe and an unsafe picture; an expert a category, merged, where each is trained by itself",
         needs="unsafe prompts with a harmless wording each",
     ),
     "d3po": _preferred(
         arxiv="2311.13231",
+        page="d3po",
         about="the same on the reverse steps that led to both",
         recipe="emoji-d3po",
     ),
     "diffusion-kto": _preferred(
         arxiv="2404.04465",
+        page="kto",
         about="pictures that are liked or disliked, no pairs",
         recipe="emoji-kto",
         signal="yes or no for a picture",
@@ -221,6 +263,7 @@ METHODS = {
     ),
     "diffusion-nft": Method(
         arxiv="2509.16117",
+        page="nft",
         about="good and bad pictures contrasted on the forward process",
         recipe="emoji-nft",
         optimisation=FORWARD,
@@ -228,6 +271,7 @@ METHODS = {
     ),
     "awm": Method(
         arxiv="2509.25050",
+        page="awm",
         about="a policy gradient whose likelihood is the denoising loss",
         recipe="emoji-awm",
         optimisation=FORWARD,
@@ -235,6 +279,7 @@ METHODS = {
     ),
     "rwr": Method(
         arxiv="2305.13301",
+        page="rwr",
         about="the denoising loss, more for better pictures",
         recipe="emoji-rwr",
         optimisation=FORWARD,
@@ -242,28 +287,33 @@ METHODS = {
     ),
     "draft": _direct(
         arxiv="2309.17400",
+        page="direct",
         about="the gradient of a differentiable reward through the last steps",
         recipe="emoji-draft",
     ),
     "draft-lv": _direct(
         arxiv="2309.17400",
+        page="direct",
         about="the same through the last step, of each picture noised anew as well",
         recipe="emoji-draft",
         keys=("objective.renoise=2",),
     ),
     "alignprop": _direct(
         arxiv="2310.03739",
+        page="direct",
         about="the same through a random number of last steps",
         recipe="emoji-draft",
         keys=("objective.kind=alignprop", "objective.last=[1,8]"),
     ),
     "refl": _direct(
         arxiv="2304.05977",
+        page="direct",
         about="the same through a picture foreseen before the end",
         recipe="emoji-refl",
     ),
     "lasro": Method(
         arxiv="2411.15247",
+        page="lasro",
         about="the gradient of a small network that learns the reward on latents, and is refreshed at every step",
         recipe="emoji-lasro",
         optimisation=DIRECT,
@@ -272,6 +322,7 @@ METHODS = {
     ),
     "focus-n-fix": _direct(
         arxiv="2501.06481",
+        page="focus-n-fix",
         about="DRaFT that holds a picture to the base's outside a region",
         recipe="emoji-focus-n-fix",
         restraint="the base's own picture outside the region, few steps with gradients",
@@ -280,6 +331,7 @@ METHODS = {
     ),
     "prdp": Method(
         arxiv="2402.08714",
+        page="prdp",
         about="regression of the policy's log-ratios on differences in reward",
         recipe="emoji-prdp",
         signal="the difference in reward of two pictures",
