@@ -16,6 +16,7 @@ from diffusers import (
     UNet2DConditionModel,
 )
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from torch import Tensor
 from transformers import (
     CLIPTextConfig,
     CLIPTextModel,
@@ -25,6 +26,7 @@ from transformers import (
     T5EncoderModel,
 )
 
+from safediffusion.core.types import Conditioning
 from safediffusion.diffusion.dynamics import Ddim, Dynamics, FlowSde
 from safediffusion.models.banks import FullBank, LoraBank, LoraSpec
 from safediffusion.models.flux import FluxBackbone
@@ -133,6 +135,7 @@ def backbone(
     asked = Drawing(size=size or (16, 16))
     made: dict[str, Callable[[], Backbone]] = {
         "sd1": lambda: Sd1Backbone(tiny.pipeline(seed), drawing=asked, dtype=dtype),
+        "sd1-epsilon": lambda: Sd1Backbone(tiny.pipeline(seed, prediction="epsilon"), drawing=asked, dtype=dtype),
         "sdxl": lambda: SdxlBackbone(sdxl(seed), drawing=asked, dtype=dtype),
         "sd3": lambda: Sd3Backbone(sd3(seed), drawing=asked, dtype=dtype),
         "sd3-no-t5": lambda: Sd3Backbone(sd3(seed, t5=False), drawing=asked, dtype=dtype),
@@ -155,6 +158,21 @@ def noisy(family: str) -> Dynamics:
 
 
 FAMILIES = ("sd1", "sdxl", "sd3", "sd3-no-t5", "flux", "flux-schnell")
+OUTPUTS = {"sd1-epsilon": "epsilon", "sd1": "v", "sd3": "velocity"}  # a family for everything a network says
+
+
+@torch.no_grad()
+def missed(family: str, policy: Policy, latents: tuple[Tensor, Tensor], t: Tensor, cond: Conditioning) -> Tensor:
+    """[N] of one of `OUTPUTS` how far what the network itself says is off, for `latents` x0 and noise at times `t`."""
+    (x0, noise), (alpha, sigma) = latents, (each.view(-1, 1, 1, 1) for each in policy.schedule.alpha_sigma(t))
+    true = {"epsilon": noise, "v": alpha * noise - sigma * x0, "velocity": noise - x0}[OUTPUTS[family]]
+    return ((output(policy, alpha * x0 + sigma * noise, t, cond) - true) ** 2).mean((1, 2, 3))
+
+
+@torch.no_grad()
+def output(policy: Policy, x: Tensor, t: Tensor, cond: Conditioning) -> Tensor:
+    """[N, C, H, W], the network's own, under the weights in use."""
+    return policy.backbone.forward(policy.backbone.network, x, t, cond)
 
 
 def _clip(*, projected: bool) -> CLIPTextModel | CLIPTextModelWithProjection:

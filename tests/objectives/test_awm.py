@@ -12,8 +12,8 @@ import torch
 from safediffusion.core.errors import UserError
 from safediffusion.models.policy import Weights
 from safediffusion.objectives.awm import AdvantageMatching
-from safediffusion.objectives.forward import NoisedItems
-from tests import forward, tiny
+from safediffusion.objectives.forward import NoisedItems, noise_again
+from tests import families, forward, tiny
 
 
 def two(advantage: float, other: float, *, hold: float = 0.0) -> NoisedItems:
@@ -80,6 +80,30 @@ def test_the_gradient_by_finite_differences(huber: float) -> None:
     first = replace(objective, anchor="first_pass")
     policy = forward.line(0.4, reference=-0.2, ema=0.3)
     assert forward.slope(policy, first.loss(policy, drawn).total) == pytest.approx(at(0.4)[1], rel=1e-9)
+
+
+@pytest.mark.parametrize("family", families.OUTPUTS)
+def test_every_family_matches_its_own_output(family: str) -> None:
+    """The likelihood is that of the error of epsilon, v or velocity, before the policy moves and after."""
+    policy, objective = families.policy(family), AdvantageMatching(clip=0.01, anchor="recompute", huber=1.0)
+    scored, _ = forward.collector(objective).collect(policy, 0)
+    drawn = objective.freeze(policy, objective.prepare(policy, scored, torch.Generator().manual_seed(0)))
+    batch = noise_again(policy, drawn)
+
+    def log_prob() -> torch.Tensor:
+        error = families.missed(family, policy, (batch.x0, batch.noise), batch.t, batch.cond)
+        return -policy.schedule.alpha_sigma(batch.t)[1] * error
+
+    before = log_prob()
+    assert drawn.old is not None
+    torch.testing.assert_close(drawn.old, before, atol=0, rtol=1e-4)
+    tiny.nudge(policy, size=0.3)
+    ratio = (log_prob() - before).exp()
+    assert 0 < int(((ratio - 1).abs() > 0.01).sum()) < len(ratio)
+    expected = torch.maximum(-drawn.weight * ratio, -drawn.weight * ratio.clamp(0.99, 1.01)).mean()
+    found = objective.loss(policy, drawn)
+    assert found.terms["ratio"].item() == pytest.approx(float(ratio.mean()), rel=1e-5)
+    assert found.total.item() == pytest.approx(float(expected), rel=1e-3)
 
 
 def test_the_ratio_is_exactly_one_before_the_first_update() -> None:

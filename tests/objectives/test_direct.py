@@ -17,11 +17,12 @@ from safediffusion.core.fleet import Fleet
 from safediffusion.core.prompt import Prompt
 from safediffusion.credit.base import Among, Scores
 from safediffusion.credit.weighted import WeightedSum
-from safediffusion.diffusion.denoise import Plan, Record, denoise
+from safediffusion.diffusion.denoise import Plan, Record, Transitions, denoise
 from safediffusion.diffusion.dynamics import Ddim
 from safediffusion.diffusion.schedule import RectifiedFlow, add_noise
 from safediffusion.models.policy import Policy, Weights
 from safediffusion.objectives.direct import Direct, alignprop, draft, refl
+from safediffusion.objectives.through_steps import PictureItems
 from safediffusion.scorers.base import ImageBatch
 from tests import direct, tiny, training
 from tests.diffusion.test_unroll import finite
@@ -160,6 +161,53 @@ def test_the_gradient_is_that_of_finite_differences(full: bool, checkpoint: bool
             policy, lambda: objective.loss(policy, few).total.item(), slope / slope.norm(), 2e-3 if full else 0.02
         )
     assert measured == pytest.approx(float(slope.norm()), rel=2e-2)
+
+
+def by_hand(policy: Policy, objective: Direct, items: PictureItems, known: tuple[Transitions, Tensor]) -> float:
+    """The loss, from the states where steps without gradients, and what LV noises again, were `known` to be."""
+    (seen, finished), plan, losses = known, items.plan, list[Tensor]()
+    for row in range(len(items)):
+        one, distances = items.take(torch.tensor([row])), list[Tensor]()
+        first, stop = int(one.window.first), int(one.window.stop)
+        x = seen.x[[row], first]
+        for i in range(first, stop):
+            t, t_next = seen.t[[row], i], seen.t_next[[row], i]
+            said = policy.predict(x, t, one.cond)
+            with policy.using(Weights.REFERENCE):
+                distances.append(((said.noise - policy.predict(x, t, one.cond).noise) ** 2).mean() / 2)
+            x = plan.dynamics.step(policy.schedule, said, x, t, t_next).sample(one.noise.at(i + 1))
+        ends = [said.x0 if objective.early else x]
+        for number in range(objective.renoise):
+            again = add_noise(policy.schedule, finished[[row]], one.noise.at(plan.steps + 1 + number), t)
+            ends.append(policy.predict(again, t, one.cond).x0)
+        rewards = torch.stack([policy.decode(end).double().mean() for end in ends])
+        losses.append(objective.kl * torch.stack(distances).double().mean() - rewards.mean())
+    return float(torch.stack(losses).mean())
+
+
+@pytest.mark.parametrize(
+    "objective",
+    [refl(early=(0, 2), hinge=None, kl=5.0), draft(renoise=2, kl=5.0), alignprop(last=(1, 3), kl=5.0)],
+    ids=["refl", "draft-lv", "alignprop"],
+)
+def test_the_gradient_is_that_of_the_window_alone(objective: Direct) -> None:
+    """The loss by hand, and its finite differences, of pictures whose windows differ where the objective draws them."""
+    policy, plan = tiny.policy(trained=True), Plan(steps=4, dynamics=Ddim(1.0))
+    items = direct.items(policy, objective, plan)
+    windows = {(int(first), int(stop)) for first, stop in zip(items.window.first, items.window.stop, strict=True)}
+    assert len(windows) == (1 if objective.renoise else 3)
+    latents, seen = denoise(policy, items.cond, items.noise, plan, record=Record())
+    assert seen is not None
+    found = objective.loss(policy, items)
+    slope = direct.slope(policy, found.total)
+
+    def value() -> float:
+        return by_hand(policy, objective, items, (seen, latents))
+
+    with torch.no_grad():
+        assert found.total.item() == pytest.approx(value(), rel=1e-5) and found.terms["kl"].item() > 0
+        measured = finite(policy, value, slope / slope.norm(), 0.02)
+    assert measured == pytest.approx(float(slope.norm()), rel=5e-3)
 
 
 def test_on_a_rectified_flow_nothing_changes_but_the_schedule() -> None:

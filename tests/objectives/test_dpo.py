@@ -10,7 +10,6 @@ import torch
 
 from safediffusion.collect.preferences import Pairs
 from safediffusion.core.errors import UserError
-from safediffusion.diffusion.schedule import Prediction, add_noise
 from safediffusion.models.policy import Policy, Weights
 from safediffusion.objectives.dpo import DiffusionDpo, PairItems
 from tests import families, preferences, tiny
@@ -25,23 +24,24 @@ def prepared(policy: Policy, pairs: Pairs, objective: DiffusionDpo) -> PairItems
     return objective.prepare(policy, pairs, torch.Generator().manual_seed(2))
 
 
-def error(policy: Policy, items: PairItems, x0: torch.Tensor, number: int) -> float:
+def error(family: str, policy: Policy, items: PairItems, x0: torch.Tensor, number: int) -> float:
     """The error of one picture, alone."""
     one = slice(number, number + 1)
-    t, noise, schedule = items.t[one], items.noise[one], policy.schedule
-    with torch.no_grad():
-        said = policy.predict(add_noise(schedule, x0[one], noise, t), t, items.cond.take(items.row[one]))
-    difference = schedule.native(said, t) - schedule.native(Prediction(x0=x0[one], noise=noise), t)
-    return float((difference**2).mean())
+    cond = items.cond.take(items.row[one])
+    return float(families.missed(family, policy, (x0[one], items.noise[one]), items.t[one], cond))
 
 
-def test_the_loss_of_two_pairs_by_hand(policy: Policy) -> None:
+@pytest.mark.parametrize("family", families.OUTPUTS)
+def test_the_loss_of_two_pairs_by_hand(family: str) -> None:
+    """For everything a network puts out: epsilon, v and velocity."""
+    policy = families.policy(family)
+    tiny.nudge(policy, size=0.1)
     items = prepared(policy, preferences.pairs(policy, (1.0, 0.5)), DiffusionDpo())
     margins = []
     for number in range(2):
-        live = [error(policy, items, x0, number) for x0 in (items.win, items.lose)]
+        live = [error(family, policy, items, x0, number) for x0 in (items.win, items.lose)]
         with policy.using(Weights.REFERENCE):
-            base = [error(policy, items, x0, number) for x0 in (items.win, items.lose)]
+            base = [error(family, policy, items, x0, number) for x0 in (items.win, items.lose)]
         margins.append(0.5 * 40.0 * ((base[0] - live[0]) - (base[1] - live[1])))
     assert min(abs(margin) for margin in margins) > 1e-3  # the reference tells them apart
     expected = sum(w * math.log(1 + math.exp(-m)) for w, m in zip((1.0, 0.5), margins, strict=True)) / 2

@@ -12,9 +12,7 @@ import torch
 from safediffusion.core.errors import UserError
 from safediffusion.core.types import expand
 from safediffusion.diffusion.schedule import add_noise
-from safediffusion.models.banks import LoraBank, LoraSpec
 from safediffusion.models.policy import Policy, Weights
-from safediffusion.models.sd1 import Sd1Backbone
 from safediffusion.objectives.forward import NoisedItems
 from safediffusion.objectives.nft import DiffusionNft
 from safediffusion.train.checkpoint import load_checkpoint, save_checkpoint
@@ -89,21 +87,12 @@ def test_where_live_is_behavior_the_gradient_is_the_advantage_times_that_of_the_
     assert found == pytest.approx(forward.slope(policy, (advantage * fit).mean()), rel=1e-9)
 
 
-def one_of(family: str) -> Policy:
-    if family in families.FAMILIES:
-        policy = families.policy(family)
-    else:
-        backbone = Sd1Backbone(tiny.pipeline(0, prediction=family))
-        policy = Policy(backbone, LoraBank(backbone.network, LoraSpec(rank=2, alpha=2)))
-    policy.allocate(frozenset({Weights.BEHAVIOR}))
-    tiny.nudge(policy)
-    return policy
-
-
-@pytest.mark.parametrize("family", ["epsilon", "v_prediction", "sd3"])
+@pytest.mark.parametrize("family", families.OUTPUTS)
 def test_every_family_mixes_its_own_output(family: str) -> None:
     """Mixed as epsilon, v or velocity, and then read as clean latents, the loss is the same."""
-    policy, beta = one_of(family), 0.7
+    policy, beta = families.policy(family), 0.7
+    policy.allocate(frozenset({Weights.BEHAVIOR}))
+    tiny.nudge(policy)
     objective = DiffusionNft(beta=beta, times="uniform", times_per_image=2)
     scored, _ = forward.collector(objective).collect(policy, 0)
     drawn = objective.prepare(policy, scored, torch.Generator().manual_seed(0))

@@ -11,9 +11,10 @@ import torch
 
 from safediffusion.collect.base import Scored
 from safediffusion.core.errors import UserError
-from safediffusion.models.policy import Policy
+from safediffusion.models.policy import Policy, Weights
+from safediffusion.objectives.forward import noise_again
 from safediffusion.objectives.rwr import RewardWeighted
-from tests import forward, tiny
+from tests import families, forward, tiny
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +50,25 @@ def test_the_gradient_by_finite_differences() -> None:
         return loss.item(), forward.slope(policy, loss)
 
     assert at(0.4)[1] == pytest.approx((at(0.4 + 1e-5)[0] - at(0.4 - 1e-5)[0]) / 2e-5, rel=1e-6)
+
+
+@pytest.mark.parametrize("family", families.OUTPUTS)
+def test_every_family_matches_its_own_output(family: str) -> None:
+    """The error is that of epsilon, v or velocity, and so is the distance to the reference."""
+    policy, objective = families.policy(family), RewardWeighted(kl=0.3, times="uniform", times_per_image=2)
+    policy.allocate(objective.needs)
+    tiny.nudge(policy)
+    scored, _ = forward.collector(objective).collect(policy, 0)
+    drawn = objective.prepare(policy, scored, torch.Generator().manual_seed(0))
+    batch = noise_again(policy, drawn)
+    error = families.missed(family, policy, (batch.x0, batch.noise), batch.t, batch.cond)
+    now = families.output(policy, batch.x, batch.t, batch.cond)
+    with policy.using(Weights.REFERENCE):
+        apart = ((now - families.output(policy, batch.x, batch.t, batch.cond)) ** 2).mean()
+    found = objective.loss(policy, drawn)
+    assert found.terms["matching"].item() == pytest.approx(float(error.mean()), rel=1e-4)
+    assert found.terms["kl"].item() == pytest.approx(float(apart), rel=1e-3) and float(apart) > 1e-5
+    assert found.total.item() == pytest.approx(float((drawn.weight * error).mean() + 0.3 * apart), rel=1e-4)
 
 
 def test_exponential_weights(collected: tuple[Policy, Scored]) -> None:
