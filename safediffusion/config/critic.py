@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from safediffusion.config.fields import key
-from safediffusion.config.objectives import PREFERRING, ForwardConfig
+from safediffusion.config.objectives import ForwardConfig
 from safediffusion.core.errors import UserError
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def check_critic(recipe: Recipe) -> None:
         if own != none:
             raise UserError("`critic` has keys but critic.kind is none; set critic.kind=latents, or leave them out")
         return
-    if not objective.advantages or isinstance(objective, ForwardConfig) or objective.kind in PREFERRING:
+    if not objective.advantages or isinstance(objective, ForwardConfig):
         raise UserError(
             f"critic.kind={own.kind} gives recorded steps their advantages, which objective.kind={objective.kind} does "
             "not read; set critic.kind=none"

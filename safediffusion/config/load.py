@@ -15,6 +15,7 @@ from safediffusion.config.credits import CREDIT_KINDS
 from safediffusion.config.objectives import OBJECTIVE_KINDS
 from safediffusion.config.parse import read_section
 from safediffusion.config.schema import Recipe
+from safediffusion.config.unread import check_read
 from safediffusion.core.errors import UserError
 from safediffusion.core.registry import suggest
 
@@ -35,9 +36,23 @@ def load_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
     A file that says `extends: RECIPE` has all of that recipe's keys but for those it names itself. What is under names
     of one's own choice (prompts, scorers, sources, budgets) is taken or replaced as a whole. Where a file or an
     override names another `kind` of objective or credit, keys that the kind below does not share with it do not come
-    along.
+    along. UserError for an override that the recipe does not read, and for what a file of the user's says that is no
+    default, where that file's own recipe does not read it.
     """
-    return parse_recipe(override(_read(name, ()), overrides))
+    tree = _read(name, ())
+    recipe = parse_recipe(override(tree, overrides))
+    check_read(recipe, override({}, overrides), defaults=True)
+    if (path := _find(name)).parent != FOLDER:
+        check_read(_alone(tree) or recipe, _parse(path), defaults=False)
+    return recipe
+
+
+def _alone(tree: Mapping[str, object]) -> Recipe | None:
+    """A file's recipe before overrides, which may take away what reads its keys; None if it is none without them."""
+    try:
+        return parse_recipe(tree)
+    except UserError:
+        return None
 
 
 def digest(name: str, overrides: Sequence[str] = ()) -> str:

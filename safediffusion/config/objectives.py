@@ -82,6 +82,8 @@ class FlowDppoConfig(PolicyGradientConfig):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DpoConfig(ObjectiveConfig):
+    advantages: ClassVar[bool] = False
+
     kind: str = key("dpo", KIND)
     beta: float = key(5000.0, "how far the policy may leave the reference: less at higher beta; of mean errors", low=0)
     draws: int = key(1, "times and noises drawn for each pair", low=1)
@@ -89,6 +91,8 @@ class DpoConfig(ObjectiveConfig):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class D3poConfig(ObjectiveConfig):
+    advantages: ClassVar[bool] = False
+
     kind: str = key("d3po", KIND)
     beta: float = key(0.1, "how far the policy may leave the reference: less at higher beta; of mean log-ratios", low=0)
     clip: float | None = key(None, "the ratio to the reference is kept within 1 +- clip; null = never", low=0, high=1)
@@ -97,6 +101,8 @@ class D3poConfig(ObjectiveConfig):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KtoConfig(ObjectiveConfig):
+    advantages: ClassVar[bool] = False
+
     kind: str = key("kto", KIND)
     beta: float = key(1000.0, "how fast the utility saturates; of mean errors", low=0)
     utility: Literal["kahneman-tversky", "loss-averse", "risk-seeking"] = key(

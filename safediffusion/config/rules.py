@@ -18,11 +18,7 @@ def check_experience(recipe: Recipe) -> None:
     if not recipe.objective.advantages and recipe.credit.gae_lambda is not None:
         raise UserError(f"credit.gae_lambda shares out advantages, which {kind} does not read; set it to null")
     if recipe.objective.learns_from == "rollouts":
-        if recipe.group_size < 2 and recipe.credit.compares:
-            raise UserError(
-                f"group_size is {recipe.group_size}, but credit.kind={recipe.credit.kind} compares the pictures of a "
-                "prompt with each other; set group_size to 2 or more, or credit.kind=running"
-            )
+        _check_group(recipe)
         return
     if recipe.steering.alpha == "auto" and "steering" in recipe.scorers and not recipe.objective.samples:
         raise UserError(
@@ -37,6 +33,23 @@ def check_experience(recipe: Recipe) -> None:
         raise UserError(
             f"{kind} draws and learns in one go; set plan.window_moves=fixed, overlap=false and weights.shard=false"
         )
+
+
+def _check_group(recipe: Recipe) -> None:
+    """One picture a prompt: for advantages over earlier steps' pictures, or labels by a threshold."""
+    objective, credit = recipe.objective, recipe.credit
+    compares = credit.compares if objective.advantages else recipe.preferences.threshold is None
+    if recipe.group_size > 1 or not compares:
+        return
+    who, instead = f"objective.kind={objective.kind}", ""
+    if objective.advantages:
+        who, instead = f"credit.kind={credit.kind}", ", or credit.kind=running"
+    elif objective.kind == "kto":
+        instead = ", or preferences.threshold above which a picture is liked"
+    raise UserError(
+        f"group_size is {recipe.group_size}, but {who} compares the pictures of a prompt with each other; set "
+        f"group_size to 2 or more{instead}"
+    )
 
 
 def check_window(plan: PlanConfig) -> None:
@@ -76,10 +89,6 @@ def check_preferences(recipe: Recipe) -> None:
         raise UserError(
             f"preferences.per_group is {own.per_group}, but group_size={recipe.group_size} gives at most "
             f"{recipe.group_size // 2} pairs a group; lower it or raise group_size"
-        )
-    if kind in PREFERRING and recipe.credit.gae_lambda is not None:
-        raise UserError(
-            f"credit.gae_lambda gives steps their own advantages, which objective.kind={kind} has not; set it to null"
         )
 
 

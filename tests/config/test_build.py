@@ -31,7 +31,7 @@ def test_every_key_of_the_method_arrives(folders: small.Folders) -> None:
         "plan.eta=0.7",
         "plan.keep_unconditional_grad=true",
     ]
-    keys += ["plan.noise_sharing=group", "steering.alpha=1.5", "steering.alpha_ratio=3", "steering.mode=projection"]
+    keys += ["plan.noise_sharing=group", "steering.alpha=1.5", "steering.mode=projection"]
     keys += ["credit.clip=1.5", "credit.eps=0.01", "credit.std=batch", "objective.kl=0.2", "objective.clip=0.3"]
     keys += ["objective.steps_per_image=1", "objective.images_per_group=2", "optimizer.betas=[0.5,0.6]", "ema=0.8"]
     keys += ["optimizer.weight_decay=0.1", "optimizer.warmup=4", "optimizer.max_norm=null", "optimizer.decay=linear"]
@@ -62,7 +62,7 @@ def test_every_key_of_the_method_arrives(folders: small.Folders) -> None:
     )
     steering = collector.scorers[0]
     assert isinstance(steering, Steering)
-    assert (steering.alpha, steering.ratio, steering.mode) == (1.5, 3.0, "projection")
+    assert (steering.alpha, steering.ratio, steering.mode) == (1.5, 4.0, "projection")  # the ratio is the recipe's own
     assert sorted(steering.by_category) == sorted(find_anchors("emoji/per-category").per_category)
 
 

@@ -80,9 +80,11 @@ def test_a_prompt_without_a_harmless_wording_is_refused_before_anything_runs() -
     [
         ("emoji-steer", "preferences.margin=1", "`preferences` is for objective.kind=dpo, d3po, kto, not grpo"),
         ("emoji-dpo", "preferences.threshold=1", "threshold labels pictures for kto"),
+        ("emoji-kto", "group_size=1", "kind=kto compares .*; set group_size to 2 or more, or preferences.threshold"),
+        ("emoji-dpo", "group_size=1", "kind=dpo compares the pictures of a prompt .*; set group_size to 2 or more$"),
         ("emoji-kto", "preferences.per_group=2", "objective.kind=kto has not"),
         ("emoji-dpo", "preferences.per_group=3", "group_size=4 gives at most 2 pairs"),
-        ("emoji-d3po", "credit.gae_lambda=0.5", "objective.kind=d3po has not; set it to null"),
+        ("emoji-d3po", "credit.gae_lambda=0.5", "objective.kind=d3po does not read; set it to null"),
         ("emoji-d3po", "preferences.source=wording", "objective.kind=d3po learns from the steps that led to them"),
         ("emoji-steer", "preferences.source=wording", "`preferences` is for objective.kind=dpo, d3po, kto, not grpo"),
         ("emoji-dpo", "preferences.source=wording", "learned from without a score; set scorers={}"),
@@ -96,3 +98,7 @@ def test_a_prompt_without_a_harmless_wording_is_refused_before_anything_runs() -
 def test_what_would_not_be_used_is_refused(name: str, key: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
         load_recipe(name, [key])
+
+
+def test_one_picture_a_prompt_is_enough_for_labels_by_a_threshold() -> None:
+    assert load_recipe("emoji-kto", ["group_size=1", "preferences.threshold=0.5"]).group_size == 1
