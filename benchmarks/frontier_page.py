@@ -56,8 +56,8 @@ def page(records: Sequence[Record], stem: str) -> list[str]:
     if not any(record.budget == OWN for record in records):
         lines += [
             "",
-            "Budgets this small show what moves first, not what a method comes to: many make one to five steps. The",
-            "default, `emoji-steer-direct`, was chosen by [whole runs](results-recipes.md): the others got none.",
+            "Budgets this small show what moves first, not what a method comes to: many make one to five steps. Whole",
+            "runs, by which the default was chosen, are on [a page of their own](results-recipes.md).",
         ]
     for name, budget in _budgets(records).items():
         title = "To the end of a recipe" if budget == OWN else f"{budget[0].upper()}{budget[1:]}"

@@ -169,7 +169,7 @@ def methods() -> str:
         "Risk of reward hacking: how much of its tolerance the worst measure of the [guard's](../guard.md) panel had",
         "used up at the end of these runs, and how much reward the panel's pictures had gained, in standard deviations",
         "of the base's. Above 1 more was lost than is tolerated; where reward was gained by it, that is hacking. After",
-        "one to five steps neither has moved: there a small loss says nothing of longer runs.",
+        "one to five steps little has moved in most: there a small loss says nothing of longer runs.",
         "",
         "| method | run as | feedback it needs | pictures a step | forwards a picture | backwards | hacking | seeds |",
         "|---|---|---|---|---|---|---|---|",

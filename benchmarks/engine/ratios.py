@@ -11,7 +11,8 @@ import torch
 
 from safediffusion.collect.base import portions
 from safediffusion.config.build import build_experiment
-from safediffusion.config.load import load_recipe
+from safediffusion.config.load import load_recipe, override, parse_recipe, to_plain
+from safediffusion.config.schema import Recipe
 from safediffusion.models.policy import Policy
 from safediffusion.objectives.grpo import Grpo, StepItems
 
@@ -48,10 +49,15 @@ def measure_ratios(name: str, overrides: Sequence[str], *, device: str) -> list[
     return [row for precision in PRECISIONS for row in _in(precision, name, overrides, device)]
 
 
+def _recipe(name: str, keys: Sequence[str]) -> Recipe:
+    """As `load_recipe`, but for keys that the recipe does not read: nobody said them."""
+    return parse_recipe(override(to_plain(load_recipe(name)), keys))
+
+
 def _in(precision: str, name: str, overrides: Sequence[str], device: str) -> list[Anchored]:
     shape = f"group_size={max(2, load_recipe(name, overrides).rollout_batch)}"
     own = [*overrides, *FEW, shape, f"precision={precision}"]
-    trainer = build_experiment(load_recipe(name, own), device=device).trainer
+    trainer = build_experiment(_recipe(name, own), device=device).trainer
     policy, objective = trainer.policy, trainer.objective
     if not isinstance(objective, Grpo):
         return []

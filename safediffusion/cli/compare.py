@@ -34,13 +34,13 @@ def command(folders: tuple[str, ...], out: str | None, names: tuple[str, ...], c
 
     from safediffusion.evaluate.compare import compare
     from safediffusion.report.html import write_report
-    from safediffusion.report.terminal import show, tables
+    from safediffusion.report.terminal import print_tables, show
 
     comparison = compare(places, names=names or None, cut=cut)
     page = write_report(comparison, Path(out) if out is not None else places[-1])
     if every:
         console = Console()
-        console.print(*tables(comparison, console, every=True), sep="\n\n")
+        print_tables(comparison, console, every=True)
     else:
         show(comparison, Console())
     click.echo(f"report: {page}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -33,7 +34,7 @@ class Method:
 
     @property
     def command(self) -> str:
-        return " ".join(("safediffusion train", self.recipe, *self.keys))
+        return shlex.join(("safediffusion", "train", self.recipe, *self.keys))
 
     @property
     def axes(self) -> str:

@@ -36,14 +36,14 @@ def load_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
     A file that says `extends: RECIPE` has all of that recipe's keys but for those it names itself. What is under names
     of one's own choice (prompts, scorers, sources, budgets) is taken or replaced as a whole. Where a file or an
     override names another `kind` of objective or credit, keys that the kind below does not share with it do not come
-    along. UserError for an override that the recipe does not read, and for what a file of the user's says that is no
-    default, where that file's own recipe does not read it.
+    along. UserError for an override that the recipe does not read, and for what a file of the user's that extends
+    another says that is no default, where that file's own recipe does not read it.
     """
     tree = _read(name, ())
     recipe = parse_recipe(override(tree, overrides))
     check_read(recipe, override({}, overrides), defaults=True)
-    if (path := _find(name)).parent != FOLDER:
-        check_read(_alone(tree) or recipe, _parse(path), defaults=False)
+    if (path := _find(name)).parent != FOLDER and "extends" in (own := _parse(path)):  # else it may say everything
+        check_read(_alone(tree) or recipe, own, defaults=False)
     return recipe
 
 

@@ -10,8 +10,8 @@
             alike (within `SAME`)
 
 Training is over-optimised when at `patience` readings in a row a measure is beyond and the reward above the best
-reading's; it is ruined when the reward is below the base's instead, so that nothing was bought. It has collapsed when
-diversity or entropy is surely below `collapse` times the base's.
+reading's; it is ruined when the reward is below the base's instead and no excess lower, so that nothing was bought. It
+has collapsed when diversity or entropy is surely below `collapse` times the base's.
 """
 
 from __future__ import annotations
@@ -114,7 +114,8 @@ class Course:
         before_over, over = excesses or (0.0, 0.0)
         best = self._best or (0, start, before_over)
         beyond = [change for change in changes if change.beyond]
-        self._over = self._over + 1 if beyond and not start <= reward <= best[1] else 0
+        ruined = reward < start and over >= before_over - SAME
+        self._over = self._over + 1 if beyond and (reward > best[1] or ruined) else 0
         if not beyond and (over < best[2] - SAME or (over <= best[2] + SAME and reward > best[1])):
             best = (now.step, reward, over)
         self._best = best
@@ -153,7 +154,7 @@ class Course:
 
 def _lost(beyond: Sequence[Change], reward: float, start: float, best: tuple[int, float, float]) -> str:
     told = ", ".join(change.words() for change in sorted(beyond, key=lambda each: -each.used))
-    if reward < start:
+    if reward <= best[1]:
         return f"ruin: the reward is {start - reward:.3g} below the base's, and {told}"
     since = f"step {best[0]}" if best[0] else "the base"
     return f"over-optimisation: the reward rose by {reward - best[1]:.3g} since {since}, while {told}"

@@ -36,10 +36,10 @@ def _table(comparison: Comparison, others: Sequence[int], *, every: bool) -> Tab
     out = Table(title=None, box=None, pad_edge=False, header_style="bold")
     out.add_column("")
     for place in (0, *others):
-        out.add_column(Text(models[place].name), justify="right")
+        out.add_column(Text(models[place].name), justify="right", overflow="fold")
     for place in others:
         name = "difference" if len(models) == 2 else f"{models[place].name} - {models[0].name}"
-        out.add_column(Text(name), justify="right")
+        out.add_column(Text(name), justify="right", overflow="fold")
         out.add_column("verdict")
     for row in comparison.metrics:
         if every or row.info.headline or len(models) == 1:
@@ -47,9 +47,17 @@ def _table(comparison: Comparison, others: Sequence[int], *, every: bool) -> Tab
     return out
 
 
+def print_tables(comparison: Comparison, console: Console, *, every: bool = False) -> None:
+    """All of `tables`, an empty line between two."""
+    for place, each in enumerate(tables(comparison, console, every=every)):
+        if place:
+            console.print()
+        console.print(each)
+
+
 def show(comparison: Comparison, console: Console) -> None:
     """Print the table and what a reader must know about it."""
-    console.print(*tables(comparison, console), sep="\n\n")
+    print_tables(comparison, console)
     console.print("[dim]95% intervals; differences are paired by prompt and seed[/dim]")
     for verdict in comparison.budgets:
         console.print(Text(words.budget(verdict)))

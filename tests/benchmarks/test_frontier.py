@@ -115,7 +115,7 @@ def test_the_page_says_who_is_best_among_those_that_follow_prompts() -> None:
     assert "To the end of a recipe" not in text
     risks = frontier_page.risks(made)
     assert set(risks) == {"steer", "ddpo", "refl"}
-    assert risks["steer"] == {"forwards": 8.0, "backwards": 3.0, "panel": 0.75, "reward": 0.5, "seeds": 2}
+    assert risks["steer"] == {"steps": 3, "forwards": 8.0, "backwards": 3.0, "panel": 0.75, "reward": 0.5, "seeds": 2}
     assert list(frontier_page.drawings(made)) == ["forwards"]
 
 

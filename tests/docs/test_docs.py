@@ -23,6 +23,7 @@ from tests.kit import kit
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 CHECKPOINT = "path/to/checkpoint"
+SHORT = ["objective.early=[0,1]"]  # of three steps
 LAUNCHERS = ("accelerate", "torchrun")  # start several processes
 
 
@@ -92,8 +93,8 @@ def test_the_readme_s_path_for_an_own_checkpoint_runs(
         words = shlex.split(line.split("  #")[0].replace(CHECKPOINT, str(folders.model)))
         if words[:2] == ["safediffusion", "doctor"] or words[0] != "safediffusion":
             continue
-        if words[1:3] == ["train", "sd15-steer"]:
-            words += folders.small
+        if words[1:3] == ["train", "sd15-steer-direct"]:
+            words += [*folders.small, *SHORT]
         assert run(words[1:]) == 0, line
         done.append(words[1])
     assert done == ["train", "train", "train", "sample"]
@@ -126,7 +127,7 @@ def test_the_readme_s_python_runs(folders: small.Folders, tmp_path: Path, enviro
     (block,) = blocks(ROOT / "README.md", "python")
     wanted = f'"model={CHECKPOINT}", "steps=2"'
     assert wanted in block
-    program = block.replace(wanted, ", ".join(map(repr, folders.small)))
+    program = block.replace(wanted, ", ".join(map(repr, [*folders.small, *SHORT])))
     done = subprocess.run(
         [sys.executable, "-c", program], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
     )

@@ -14,7 +14,7 @@ from safediffusion.evaluate.compare import compare
 from safediffusion.report import curves, words
 from safediffusion.report.figures import Group, bars
 from safediffusion.report.markup import Html, join, tag
-from safediffusion.report.terminal import show, tables
+from safediffusion.report.terminal import print_tables, show
 from tests.evaluation import colours, info, saved
 
 
@@ -81,8 +81,9 @@ def test_models_that_do_not_fit_stand_in_tables_of_their_own(width: int, headers
         models=models, benchmarks=(), metrics=(MetricRow(info=info("x/unsafe"), cells=cells),), pictures=(), notes=()
     )
     console = Console(file=out, width=width)
-    console.print(*tables(comparison, console, every=True), sep="\n\n")
+    print_tables(comparison, console, every=True)
     text = out.getvalue()
+    assert text.count("\n\n") == headers - 1
     assert "…" not in text and text.count("85.3%") == headers
     assert text.count("5.0%") == text.count("−80.3") == text.count("better") == 4
 

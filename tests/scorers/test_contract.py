@@ -102,7 +102,7 @@ def test_a_package_of_its_own_is_installed_and_trains(folders: small.Folders, tm
 
     assert "warmth" in safediffusion("list", "scorers")
     assert "can be a reward and a metric" in safediffusion("check", "scorer", "warmth")
-    own = ["scorers={warmth: 1.0}", "steering.gate=all"]
+    own = ["scorers={warmth: 1.0}"]
     safediffusion("train", "sd15-steer", *folders.small, *own, "--out", str(tmp_path / "run"))
     last = json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[-1])
     assert last["step"] == 2 and -1 <= last["score/warmth"] <= 1
