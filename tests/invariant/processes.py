@@ -7,6 +7,9 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
+
+from safediffusion.core.fleet import Fleet
 
 ROOT = Path(__file__).parents[2]
 
@@ -15,6 +18,14 @@ def torchrun(processes: int, worker: str, *arguments: object) -> None:
     """The module tests.invariant.WORKER under torchrun."""
     launcher = ("torch.distributed.run", "--standalone", f"--nproc_per_node={processes}")
     _run(*launcher, "-m", f"tests.invariant.{worker}", *map(str, arguments))
+
+
+def once_and_twice(worker: ModuleType, folder: Path) -> Path:
+    """What WORKER does for each of its KINDS, written to `folder` by two processes and by this one."""
+    torchrun(2, worker.__name__.rpartition(".")[2], folder)
+    for kind in worker.KINDS:
+        worker.run(kind, Fleet(), folder)
+    return folder
 
 
 def accelerate(processes: int, worker: str, *arguments: object) -> None:

@@ -11,17 +11,13 @@ from torch.testing import assert_close
 from safediffusion.core.fleet import Fleet
 from tests.invariant import forward_worker
 from tests.invariant.forward_worker import KINDS
-from tests.invariant.processes import torchrun
+from tests.invariant.processes import once_and_twice
 
 
 @pytest.fixture(scope="module")
 def ended(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same training, once in this process and once in two."""
-    folder = tmp_path_factory.mktemp("worlds")
-    torchrun(2, "forward_worker", folder)
-    for kind in KINDS:
-        forward_worker.run(kind, Fleet(), folder)
-    return folder
+    return once_and_twice(forward_worker, tmp_path_factory.mktemp("worlds"))
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -9,21 +9,16 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from safediffusion.core.fleet import Fleet
 from tests import tiny
 from tests.invariant import methods_worker
 from tests.invariant.methods_worker import KINDS, SAMPLED
-from tests.invariant.processes import torchrun
+from tests.invariant.processes import once_and_twice
 
 
 @pytest.fixture(scope="module")
 def ended(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same training, once in this process and once in two."""
-    folder = tmp_path_factory.mktemp("methods")
-    torchrun(2, "methods_worker", folder)
-    for kind in KINDS:
-        methods_worker.run(kind, Fleet(), folder)
-    return folder
+    return once_and_twice(methods_worker, tmp_path_factory.mktemp("methods"))
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -10,18 +10,14 @@ from torch.testing import assert_close
 
 from safediffusion.core.fleet import Fleet
 from tests.invariant import surrogate_worker
-from tests.invariant.processes import torchrun
+from tests.invariant.processes import once_and_twice
 from tests.invariant.surrogate_worker import KINDS
 
 
 @pytest.fixture(scope="module")
 def ended(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same training, once in this process and once in two."""
-    folder = tmp_path_factory.mktemp("worlds")
-    torchrun(2, "surrogate_worker", folder)
-    for kind in KINDS:
-        surrogate_worker.run(kind, Fleet(), folder)
-    return folder
+    return once_and_twice(surrogate_worker, tmp_path_factory.mktemp("worlds"))
 
 
 @pytest.mark.parametrize("kind", KINDS)
