@@ -60,6 +60,14 @@ def test_a_loss_that_bought_nothing_ends_training_too() -> None:
     assert found[1].stop == f"ruin: the reward is 0.6 below the base's, and {lost}"
 
 
+@pytest.mark.parametrize(("excess", "stops"), [(0.5, True), (0.6, True), (0.2, False)])
+def test_a_reward_that_paid_for_a_lower_excess_is_no_ruin(excess: float, stops: bool) -> None:
+    made, rewards = course(), (REWARD, tuple(value - 0.5 for value in REWARD))
+    for step in (1, 2):
+        said = made.judge(reading(0, BASE), reading(step, (1.4,) * 6), rewards, excesses=(0.5, excess))
+    assert bool(said.stop) is stops
+
+
 def test_one_look_or_a_reward_between_the_base_s_and_the_best_is_not_enough() -> None:
     assert [each.over for each in follow(course(), (1.0, 1.4), (1.5, 1.9), (2.0, 1.4))] == [1, 0, 1]
     assert not any(each.stop for each in follow(course(), (1.0, 1.8), (0.5, 1.4), (0.6, 1.3), (0.4, 1.2)))
