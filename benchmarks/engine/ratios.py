@@ -12,7 +12,6 @@ import torch
 from safediffusion.collect.base import portions
 from safediffusion.config.build import build_experiment
 from safediffusion.config.load import load_recipe, override, parse_recipe, to_plain
-from safediffusion.config.schema import Recipe
 from safediffusion.models.policy import Policy
 from safediffusion.objectives.grpo import Grpo, StepItems
 
@@ -49,15 +48,11 @@ def measure_ratios(name: str, overrides: Sequence[str], *, device: str) -> list[
     return [row for precision in PRECISIONS for row in _in(precision, name, overrides, device)]
 
 
-def _recipe(name: str, keys: Sequence[str]) -> Recipe:
-    """As `load_recipe`, but for keys that the recipe does not read: nobody said them."""
-    return parse_recipe(override(to_plain(load_recipe(name)), keys))
-
-
 def _in(precision: str, name: str, overrides: Sequence[str], device: str) -> list[Anchored]:
-    shape = f"group_size={max(2, load_recipe(name, overrides).rollout_batch)}"
-    own = [*overrides, *FEW, shape, f"precision={precision}"]
-    trainer = build_experiment(_recipe(name, own), device=device).trainer
+    given = load_recipe(name, overrides)
+    own = [*FEW, f"group_size={max(2, given.rollout_batch)}", f"precision={precision}"]
+    recipe = parse_recipe(override(to_plain(given), own))  # which need not read all of them: nobody said them
+    trainer = build_experiment(recipe, device=device).trainer
     policy, objective = trainer.policy, trainer.objective
     if not isinstance(objective, Grpo):
         return []

@@ -39,8 +39,7 @@ def command(folders: tuple[str, ...], out: str | None, names: tuple[str, ...], c
     comparison = compare(places, names=names or None, cut=cut)
     page = write_report(comparison, Path(out) if out is not None else places[-1])
     if every:
-        console = Console()
-        print_tables(comparison, console, every=True)
+        print_tables(comparison, Console(), every=True)
     else:
         show(comparison, Console())
     click.echo(f"report: {page}")
