@@ -43,7 +43,7 @@ def findings() -> Iterator[Finding]:
     free = shutil.disk_usage(".").free / 2**30
     remedy = "" if free > 2 else "make room: a run needs space for its checkpoints and pictures"
     yield Finding(free > 2, f"{free:.0f} GiB free in {Path.cwd()}", remedy)
-    yield Finding(True, f"{os.cpu_count()} CPU cores")
+    yield Finding(True, f"{os.cpu_count()} CPU cores{_slow_bf16()}")
 
 
 def _needed() -> list[str]:
@@ -73,6 +73,16 @@ def _torch() -> Finding:
     if shutil.which("nvidia-smi") and torch.version.cuda is None:
         return Finding(False, "an NVIDIA GPU, but a torch that cannot use it", "pip install --force-reinstall torch")
     return Finding(None, "accelerator: none, everything runs on the CPU (enough for the embedded world)")
+
+
+def _slow_bf16() -> str:
+    """That torch has no bf16 kernels for this CPU, where it says so: AVX-512 is the least of an x86 one."""
+    if find_spec("torch") is None:
+        return ""
+    import torch
+
+    lacking = torch.backends.cpu.get_cpu_capability() in ("AVX2", "DEFAULT", "NO AVX") and "86" in platform.machine()
+    return ", without bf16 arithmetic: there precision=bf16 is many times slower than fp32" if lacking else ""
 
 
 def _world() -> Finding:

@@ -50,8 +50,9 @@ class Measured:
     """What runs of `benchmarks.frontier` within one budget of forwards took and did in `steps`, a mean over `seeds`.
 
     The risk of reward hacking is told by two numbers that belong together: what the guard's panel lost (`panel`, the
-    share of its tolerance that the worst measure used up; above 1 is more than is tolerated, below 0 all got better)
-    while the reward of the panel's pictures rose (`reward`, in standard deviations of the base's). None: not guarded.
+    share of its tolerance that the worst measure used up; above 1 is more than is tolerated, below 0 all got better;
+    None: not guarded) while the reward of the panel's pictures rose (`reward`, in standard deviations of the base's;
+    None: nothing is rewarded).
     Both say as much as the steps that were made, and nothing of a policy that never moved.
     """
 
@@ -71,10 +72,11 @@ class Measured:
     def risk(self) -> str:
         if not self.trained:
             return "not measured: its policy rested"
-        if self.panel is None or self.reward is None:
+        if self.panel is None:
             return "not measured"
         steps = f"{self.steps} step{'s' if self.steps > 1 else ''}"
-        return f"{self.panel:.2f} of the tolerance at {self.reward:+.2f} std of reward after {steps}"
+        gained = "without a reward" if self.reward is None else f"at {self.reward:+.2f} std of reward"
+        return f"{self.panel:.2f} of the tolerance {gained} after {steps}"
 
     @property
     def words(self) -> str:

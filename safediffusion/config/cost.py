@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, replace
-from functools import partial
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
 from typing import Any
 
 from safediffusion.collect.base import Volume
@@ -38,7 +39,7 @@ from safediffusion.train.contrast import PROMPTS
 from safediffusion.train.contrast import forwards as start_forwards
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Forecast:
     """Counts of a whole run over all processes; guidance counts as two forwards. Memory is that of one process.
 
@@ -57,9 +58,14 @@ class Forecast:
     recorded: int  # trainable steps a picture
     direct: bool  # a reward's gradient goes through the steps that draw
     updates: int
-    memory: Memory  # without the activations of scorers that gradients go through
     unmeasured: tuple[str, ...]  # networks of scorers that are not in `memory`
     assumed: str | None  # whose published configuration stands in for the model's, which is not on this machine
+    measure: Callable[[], Memory] = field(repr=False)  # takes seconds
+
+    @cached_property
+    def memory(self) -> Memory:
+        """Without the activations of scorers that gradients go through."""
+        return self.measure()
 
     def _trained(self) -> str:
         """What of a picture is learned from."""
@@ -120,9 +126,9 @@ def forecast(recipe: Recipe, *, processes: int = 1) -> Forecast:
         recorded=recorded,
         direct=recipe.objective.learns_from == "prompts",
         updates=recipe.objective.updates * recipe.steps,
-        memory=measure(architecture, _load(recipe, volume, processes)),
         unmeasured=_unmeasured(recipe),
         assumed=architecture.assumed,
+        measure=lambda: measure(architecture, _load(recipe, volume, processes)),
     )
 
 

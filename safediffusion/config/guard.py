@@ -47,10 +47,8 @@ class GuardConfig:
 
 
 def looks(recipe: Recipe) -> int:
-    """Steps between two looks; 0 where there are none: turned off, too short a run, or nothing is scored."""
+    """Steps between two looks; 0 where there are none: turned off, or too short a run."""
     guard = recipe.guard
-    if not recipe.scorers:
-        return 0
     often = math.ceil(guard.prompts * guard.repeats / (SHARE * recipe.groups * recipe.group_size))
     every = often if isinstance(guard.every, str) else guard.every
     return every if every <= recipe.steps else 0
@@ -59,11 +57,6 @@ def looks(recipe: Recipe) -> int:
 def check_guard(recipe: Recipe) -> None:
     """UserError for what cannot guard: a judge or an encoder that is the reward's own, and unknown names."""
     guard = recipe.guard
-    if not recipe.scorers and guard != GuardConfig() and guard.every != 0:
-        raise UserError(
-            "`guard` looks at what a reward does to the pictures, and `scorers` is empty; leave it out, or set "
-            "guard.every=0"
-        )
     region = recipe.objective.region if isinstance(recipe.objective, FocusNFixConfig) else None
     for name in guard.judges:
         if name not in JUDGES:

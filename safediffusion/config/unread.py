@@ -17,6 +17,7 @@ from safediffusion.config.fields import own_keys
 from safediffusion.config.objectives import RwrConfig
 from safediffusion.core.errors import UserError
 from safediffusion.judges.registry import JUDGES
+from safediffusion.scorers.registry import SCORERS
 
 if TYPE_CHECKING:
     from safediffusion.config.schema import Recipe
@@ -55,7 +56,10 @@ def unread(recipe: Recipe) -> Iterator[Unread]:
     if plan.window_moves != "sliding":
         why = f"plan.window_moves={plan.window_moves} has no such pace"
         yield Unread("plan", ("window_every",), why, ", or set plan.window_moves=sliding")
-    if len(constraint.costs) == 1 and (constraint.costs[0] in JUDGES or constraint.costs[0] == "emoji-moderator"):
+    if not recipe.scorers:
+        why = "nothing is rewarded (`scorers` is empty), so the guard stops only a collapse"
+        yield Unread("guard", ("patience",), why)
+    if len(constraint.costs) == 1 and (constraint.costs[0] in JUDGES or SCORERS.ships(constraint.costs[0])):
         why = f"{constraint.costs[0]} is the only cost, and one number has no standard deviation"
         yield Unread("constraint", ("std",), why, ", or name a second scorer in constraint.costs")
     yield from _unread_steering(recipe)

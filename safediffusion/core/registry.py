@@ -46,6 +46,10 @@ class Registry:
     def __contains__(self, name: str) -> bool:
         return name in self._targets
 
+    def ships(self, name: str) -> bool:
+        """Whether `name` comes with this package, not with a plug-in."""
+        return name in self._table
+
     def get(self, name: str) -> Any:
         """The object called `name`, imported now. UserError names the nearest when there is none."""
         if name not in self._targets:

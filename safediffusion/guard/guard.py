@@ -40,7 +40,7 @@ class PanelGuard:
 
     panel: Panel
     course: Course
-    weights: Mapping[str, float]  # of the scores in the reward
+    weights: Mapping[str, float]  # of the scores in the reward; none where nothing is rewarded
     every: int
     which: Weights = Weights.LIVE  # what is looked at
     stops: bool = True
@@ -105,7 +105,8 @@ class PanelGuard:
         base, now = (self._scores(each) for each in (self._readings[0], reading))
         over, prompts = self.excess, self.panel.pictures
         excesses = None if over is None else (over(base, prompts), over(now, prompts))
-        return self.course.judge(self._readings[0], reading, (self._reward(base), self._reward(now)), excesses=excesses)
+        rewards = (self._reward(base), self._reward(now)) if self.weights else None
+        return self.course.judge(self._readings[0], reading, rewards, excesses=excesses)
 
     def _scores(self, reading: Reading) -> Mapping[str, Tensor]:
         """With what is calibrated by now, for the base as well."""

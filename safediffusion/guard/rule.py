@@ -11,7 +11,9 @@
 
 Training is over-optimised when at `patience` readings in a row a measure is beyond and the reward above the best
 reading's; it is ruined when the reward is below the base's instead and no excess lower, so that nothing was bought. It
-has collapsed when diversity or entropy is surely below `collapse` times the base's.
+has collapsed when diversity or entropy is surely below `collapse` times the base's. Where nothing is rewarded there is
+nothing to weigh a loss against: only a collapse ends training, and the last reading without a measure beyond is the
+best.
 """
 
 from __future__ import annotations
@@ -61,11 +63,11 @@ class Verdict:
     """What one reading says, after all before it."""
 
     step: int
-    reward: float
-    gain: float
     changes: tuple[Change, ...]
-    over: int  # readings in a row, this one last, at which a measure was lost for a higher reward, or for none
+    over: int = 0  # readings in a row, this one last, at which a measure was lost for a higher reward, or for none
     best: int  # step; 0 is the base
+    reward: float | None = None  # None where nothing is rewarded, as gain
+    gain: float | None = None
     excess: float | None = None  # over the budgets; None where there are none
     stop: str = ""  # why training has to end
 
@@ -74,15 +76,16 @@ class Verdict:
         changed = {f"guard/change/{change.measure.name}": change.value for change in self.changes}
         worst = max((change.used for change in self.changes), default=0.0)
         own = {"reward": self.reward, "gain": self.gain, "worst": worst, "over": self.over, "best": self.best}
-        own |= {} if self.excess is None else {"excess": self.excess}
-        return {**{f"guard/{name}": float(value) for name, value in own.items()}, **changed}
+        own |= {"excess": self.excess}
+        return {**{f"guard/{name}": float(value) for name, value in own.items() if value is not None}, **changed}
 
     def words(self) -> str:
         """One line for a reader."""
         told = ", ".join(change.measure.words(change.value) for change in self.changes)
         best = f"best so far: step {self.best}" if self.best else "best so far: the base"
         over = "" if self.excess is None else f", {self.excess:.2%} over the budgets"
-        return f"guard, step {self.step}: reward {self.reward:.4g} ({self.gain:+.2f} std){over}, {told}; {best}"
+        gained = "" if self.reward is None else f"reward {self.reward:.4g} ({self.gain:+.2f} std){over}, "
+        return f"guard, step {self.step}: {gained}{told}; {best}"
 
 
 @dataclass(slots=True, kw_only=True)
@@ -101,16 +104,18 @@ class Course:
         self,
         base: Reading,
         now: Reading,
-        rewards: tuple[Column, Column],
+        rewards: tuple[Column, Column] | None,
         *,
         excesses: tuple[float, float] | None = None,
     ) -> Verdict:
         """`rewards` are the base's and now's, a number a picture; so are `excesses`, a number each, under budgets."""
+        changes = tuple(found for measure in self.measures if (found := self.change(measure, base, now)) is not None)
+        if rewards is None:
+            return self._unrewarded(now.step, changes)
         before, after = ([value for value in each if value is not None] for each in rewards)
         if not before or not after:
             raise UserError(f"guard, step {now.step}: no picture of the panel has a reward; check the scorers")
         reward, start = fmean(after), fmean(before)
-        changes = tuple(found for measure in self.measures if (found := self.change(measure, base, now)) is not None)
         before_over, over = excesses or (0.0, 0.0)
         best = self._best or (0, start, before_over)
         beyond = [change for change in changes if change.beyond]
@@ -131,6 +136,12 @@ class Course:
             stop=self._collapsed(changes)
             or (_lost(beyond, reward, start, best) if self._over >= self.patience else ""),
         )
+
+    def _unrewarded(self, step: int, changes: tuple[Change, ...]) -> Verdict:
+        stop = self._collapsed(changes)
+        if not stop and not any(change.beyond for change in changes):
+            self._best = (step, 0.0, 0.0)
+        return Verdict(step=step, changes=changes, best=self._best[0] if self._best else 0, stop=stop)
 
     def change(self, measure: Measure, base: Reading, now: Reading) -> Change | None:
         """None where nothing is measured: no picture of both could be, or a share of nothing is asked for."""

@@ -22,6 +22,19 @@ def test_everything_that_is_needed_is_looked_at(
     assert "MISSING" not in shown
 
 
+@pytest.mark.parametrize(
+    ("capability", "machine", "slow"),
+    [("AVX2", "x86_64", True), ("AVX512", "x86_64", False), ("DEFAULT", "arm64", False)],
+)
+def test_a_cpu_without_bf16_is_said_to_be_one(
+    capability: str, machine: str, slow: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.backends.cpu.get_cpu_capability", lambda: capability)
+    monkeypatch.setattr("platform.machine", lambda: machine)
+    cores = next(found.what for found in doctor.findings() if "CPU cores" in found.what)
+    assert ("precision=bf16 is many times slower than fp32" in cores) is slow
+
+
 def test_what_is_missing_comes_with_the_line_that_installs_it(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -54,3 +54,8 @@ def test_a_method_is_a_recipe_that_can_be_forecast(method: str) -> None:
 def test_the_risk_of_what_never_moved_is_not_measured(panel: float | None, backwards: float, told: str) -> None:
     found = Measured(steps=1, forwards=8.0, backwards=backwards, panel=panel, reward=0.2, seeds=3)
     assert found.risk == told and f"guard's panel: {told}" in found.words
+
+
+def test_the_risk_of_what_nothing_rewards_is_what_it_lost() -> None:
+    found = Measured(steps=2, forwards=8.0, backwards=3.0, panel=0.4, reward=None, seeds=3)
+    assert found.risk == "0.40 of the tolerance without a reward after 2 steps"

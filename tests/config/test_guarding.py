@@ -42,6 +42,16 @@ def test_a_recipe_s_guard_looks_and_costs_what_was_forecast(folders: small.Folde
     }
 
 
+def test_what_nothing_rewards_is_guarded_too(folders: small.Folders, tmp_path: Path) -> None:
+    assert looks(load_recipe("emoji-safety-dpo")) == 10  # 48 of 5 x 96
+    panel = ["guard.every=1", "guard.prompts=3", "guard.repeats=2", "guard.tolerances={frechet: 1.0e-9}"]
+    recipe = load_recipe("emoji-safety-dpo", [*folders.small, *panel])
+    result = train(build_experiment(recipe), tmp_path / "run")
+    last = read_metrics(tmp_path / "run")[-1]
+    assert not result.stopped and last["guard/unet_forwards"] == forecast(recipe).guard > 0
+    assert last["guard/worst"] > 1 and last["guard/best"] == 0 and not {"guard/reward", "guard/gain"} & last.keys()
+
+
 def test_what_is_optimised_cannot_guard() -> None:
     with pytest.raises(UserError, match=r"guard.judges names q16, which is in `scorers`"):
         load_recipe("emoji-steer", ["scorers={q16: 1.0}", "guard.judges=[q16]"])

@@ -46,6 +46,7 @@ SCALAR = r"reads the weighted sum of the scores and no advantages; leave it out$
             "alpha_ratio is 2, but .* steering.alpha is 2",
         ),
         ("emoji-steer", ["steering.label_prior=9"], "label_prior is 9, but there are no steering.labels"),
+        ("emoji-safety-dpo", ["guard.patience=3"], "guard.patience is 3, but nothing is rewarded"),
         ("emoji-safety-dpo", ["steering.alpha=2"], "steering.alpha is 2, but `scorers` has no steering; leave it out"),
         ("emoji-steer", ["scorers={clip: 1.0}", "steering.gate=all"], "`scorers` has no steering"),
         ("emoji-constrained", ["steering.mode=projection"], "`scorers` has no steering"),

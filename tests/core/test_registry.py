@@ -38,7 +38,9 @@ def test_suggest_without_a_near_name_lists_what_is_known() -> None:
 def test_plugins_come_from_entry_points_and_may_not_steal_a_name(monkeypatch: pytest.MonkeyPatch) -> None:
     found = [EntryPoint(name="mine", value="math:pi", group="g")]
     monkeypatch.setattr(registry, "entry_points", lambda *, group: found)
-    assert Registry("number", TABLE, group="g").get("mine") == pytest.approx(3.14159, abs=1e-4)
+    numbers = Registry("number", TABLE, group="g")
+    assert numbers.get("mine") == pytest.approx(3.14159, abs=1e-4)
+    assert "mine" in numbers and not numbers.ships("mine") and numbers.ships("decimal")
     found.append(EntryPoint(name="decimal", value="math:e", group="g"))
     with pytest.raises(UserError, match="plug-in math:e registers number 'decimal', a name that is already taken"):
         Registry("number", TABLE, group="g").names()

@@ -53,6 +53,22 @@ def test_a_reward_that_is_bought_twice_in_a_row_ends_training() -> None:
     }
 
 
+def test_without_a_reward_only_a_collapse_ends_training() -> None:
+    made, values = course(), (1.8, 1.4, 1.4, 0.9)
+    found = [made.judge(reading(0, BASE), reading(step, (value,) * 6), None) for step, value in enumerate(values, 1)]
+    assert [bool(each.stop) for each in found] == [False, False, False, True]
+    assert found[3].stop == "collapse: entropy -55 % against the base (25 % allowed)"
+    assert [each.best for each in found] == [1, 1, 1, 1], "a look with a measure beyond is never the best"
+    assert made.judge(reading(0, BASE), reading(5, BASE), None).best == 5
+    assert found[2].metrics() == {
+        "guard/worst": pytest.approx(1.2),
+        "guard/over": 0.0,
+        "guard/best": 1.0,
+        "guard/change/entropy": pytest.approx(-0.3),
+    }
+    assert found[0].words() == "guard, step 1: entropy -10 %; best so far: step 1"
+
+
 def test_a_loss_that_bought_nothing_ends_training_too() -> None:
     found = follow(course(), (-0.5, 1.4), (-0.6, 1.3))
     assert [each.over for each in found] == [1, 2] and found[1].best == 0 and not found[0].stop
