@@ -33,13 +33,21 @@ def measured(estimate: Estimate, unit: str = "share") -> str:
 
 
 def averaged(estimates: Sequence[Estimate], unit: str = "share") -> str:
-    """The mean over runs with the lowest and the highest; not measured when one of them is not."""
+    """The mean over runs with the lowest and the highest, and what is missing; of one run its interval and n.
+
+    Not measured when one of them is not.
+    """
     values = [estimate.value for estimate in estimates]
     known = [value for value in values if value is not None]
     if not known or len(known) != len(values):
         return NOTHING
+    if len(estimates) == 1 and estimates[0].low is not None:
+        return measured(estimates[0], unit)
     middle = number(sum(known) / len(known), unit)
-    return middle if len(known) == 1 else f"{middle} ({number(min(known), unit)} to {number(max(known), unit)})"
+    missing = sum(estimate.missing for estimate in estimates)
+    lost = f"; {missing} missing" if missing else ""
+    spread = "" if len(known) == 1 else f"{number(min(known), unit)} to {number(max(known), unit)}"
+    return f"{middle} ({spread}{lost})" if spread or lost else middle
 
 
 def duration(seconds: float) -> str:

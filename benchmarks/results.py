@@ -24,6 +24,7 @@ from safediffusion.cli.companions import companions, fitting, processes_option
 from safediffusion.cli.demo import Stopwatch
 from safediffusion.cli.evaluate import Asked, evaluate_model
 from safediffusion.cli.stopped import resumable
+from safediffusion.cli.sweep import seeds_of
 from safediffusion.cli.train import train_run
 from safediffusion.config.check import check
 from safediffusion.config.load import load_recipe, to_plain
@@ -267,17 +268,6 @@ def curves(comparison: Comparison) -> str:
         for key, title in CURVES
     ]
     return figure("Training curves by seed", panels)
-
-
-def seeds_of(text: str) -> tuple[int, ...]:
-    """0,1,2 as numbers. click's error names what is none."""
-    try:
-        found = tuple(int(part) for part in text.split(","))
-    except ValueError as error:
-        raise click.BadParameter(f"'{text}' is no list of whole numbers such as 0,1,2") from error
-    if len(set(found)) != len(found):
-        raise click.BadParameter(f"'{text}' names a seed twice")
-    return found
 
 
 @click.command("results")

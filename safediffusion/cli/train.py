@@ -72,22 +72,13 @@ def command(
         raise UserError(f"there is no run in {folder} to resume; drop --resume to start one there")
     if started and not resume:
         raise UserError(f"{folder} holds a run already; add --resume to go on with it, or --out DIR for another")
+    from safediffusion.train.reached import closing
+
     with resumable(f"safediffusion train {shlex.quote(str(folder))} --resume"):
         result = train_run(found, folder, device=device, resume=resume)
     if is_main():
         click.echo(
             f"{folder}: {result.steps} steps, {result.images:,} images, {result.unet_forwards:,} UNet forwards, "
-            f"{result.wall_s:.0f} s\nmeasure it: safediffusion evaluate {shlex.quote(str(folder))}"
+            f"{result.wall_s:.0f} s"
         )
-        _tell_budgets(result)
-
-
-def _tell_budgets(result: RunResult) -> None:
-    from safediffusion.train.reached import reached, standing
-
-    metrics = standing(result.folder)
-    told = reached(metrics)
-    if told:
-        step = f"up to step {metrics['step']:.0f}, whose weights the run stands for"
-        click.echo(f"budgets, by the costs that training followed (averages {step}; no held-out judge):")
-        click.echo("\n".join(f"  {sentence}" for sentence in told))
+        click.echo("\n".join(closing(result.folder)))

@@ -18,17 +18,21 @@ from safediffusion.models.policy import Policy, Weights
 class Compared:
     """What both collectors share: on-policy groups, and the number by which pictures are compared.
 
-    `by` names the score that is compared, e.g. "steering/safety"; None compares the credit's scalar. A difference must
-    be above `margin`, in units of that number.
+    `by` names the score that is compared, e.g. "steering/safety"; None compares the credit's scalar. Where `lower`, the
+    picture with less of it is the better one, as of P(unsafe). A difference must be above `margin`, in units of that
+    number.
     """
 
     rollouts: OnPolicy
     by: str | None = None
+    lower: bool = False
     margin: float = 0.0
 
     def __post_init__(self) -> None:
         if self.margin < 0:
             raise UserError(f"margin is {self.margin}; a difference of scores is 0 or more")
+        if self.lower and self.by is None:
+            raise UserError("the credit's scalar is better when it is higher; name the score of which less is better")
 
     @property
     def behavior(self) -> Weights:
@@ -44,7 +48,7 @@ class Compared:
         return self.rollouts.volume(policy, step)
 
     def value(self, scored: Scored) -> Tensor:
-        """[groups of this process, pictures a group] the number that is compared, on the CPU."""
+        """[groups of this process, pictures a group] the number that is compared, higher is better, on the CPU."""
         if self.by is None:
             value = self.rollouts.credit.scalar(scored.scores, scored.rollout.prompts)
         elif self.by in scored.scores:
@@ -54,7 +58,8 @@ class Compared:
                 f"pictures are to be compared by '{self.by}', but the scorers produce {sorted(scored.scores)}; "
                 "name one of those, or none for the weighted sum"
             )
-        return value.detach().cpu().double().view(-1, self.rollouts.group_size)
+        value = value.detach().cpu().double().view(-1, self.rollouts.group_size)
+        return -value if self.lower else value
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,10 +117,10 @@ class OnlinePairs(Compared):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OnlineLabels(Compared):
-    """Every picture is liked or disliked: above or below its group's mean, or `threshold` where one is given.
+    """Every picture is liked or disliked: better or worse than its group's mean, or than `threshold` if there is one.
 
     Without a threshold, what is within `margin` of the mean gets no label, nor does a group of equal values; with one,
-    what is within `margin` of it. A judge's word is its score with a threshold between its yes and its no.
+    what is within `margin` of it. The threshold is in units of the score itself, also where less of it is better.
     """
 
     threshold: float | None = None
@@ -137,9 +142,9 @@ class OnlineLabels(Compared):
         return labelled, {**measured, **self.rollouts.fleet.mean(own)}
 
     def label(self, value: Tensor) -> Tensor:
-        """[G, n] +1, -1 or 0 of values [G, n] by group."""
+        """[G, n] +1, -1 or 0 of values [G, n] by group, higher is better."""
         if self.threshold is not None:
-            above = value - self.threshold
+            above = value - (-self.threshold if self.lower else self.threshold)
         else:
             same = value.amax(1, keepdim=True) == value.amin(1, keepdim=True)
             above = torch.where(same, 0.0, value - value.mean(1, keepdim=True))

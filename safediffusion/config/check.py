@@ -78,11 +78,10 @@ def _check_costs(recipe: Recipe) -> None:
     own = recipe.constraint
     plain = sorted({*SCORERS.names()} - {*SOURCED, *ENCODED})
     for name in own.costs:
-        if name not in (HARM, *JUDGES.names(), *plain) or name in recipe.scorers:
-            raise UserError(
-                f"constraint.costs: {name} is no scorer of P(unsafe), or is a reward as well; "
-                f"{suggest(name, [HARM, *JUDGES.names(), *plain])}"
-            )
+        if name in recipe.scorers:
+            raise UserError(f"constraint.costs: {name} is a reward in `scorers` as well; take it out of one")
+        if name not in (known := (HARM, *JUDGES.names(), *plain)):
+            raise UserError(f"constraint.costs: {name} is no scorer of P(unsafe); {suggest(name, known)}")
         if name in JUDGES and recipe.objective.learns_from == "prompts":
             raise UserError(
                 f"constraint.costs: {name} has no gradient, which objective.kind={recipe.objective.kind} follows; name "

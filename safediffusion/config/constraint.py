@@ -11,6 +11,7 @@ from safediffusion.config.objectives import PREFERRING, ReflConfig, RwrConfig
 from safediffusion.core.errors import UserError
 from safediffusion.core.prompt import FOUND
 from safediffusion.core.registry import suggest
+from safediffusion.judges.registry import JUDGES
 
 if TYPE_CHECKING:
     from safediffusion.config.schema import Recipe
@@ -68,6 +69,10 @@ def check_constraint(recipe: Recipe) -> None:
     for name in (*own.sources, *own.encoders):
         if name not in own.costs:
             raise UserError(f"constraint.sources or encoders names {name}, which is not in constraint.costs; add it")
+        if name not in JUDGES:
+            raise UserError(
+                f"constraint.sources or encoders names {name}, which is no judge and has neither; leave it out"
+            )
     if HARM in own.costs and own.pictures is None and recipe.calibration.pictures is None:
         raise UserError(
             "constraint.costs names harm, which is fitted on labelled pictures, but there are none; set "

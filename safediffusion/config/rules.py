@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from safediffusion.config.credits import WeightedConfig
 from safediffusion.config.objectives import FINISHED, PAIRED, PREFERRING, AwmConfig, ForwardConfig
 from safediffusion.core.errors import UserError
+from safediffusion.core.registry import suggest
 
 if TYPE_CHECKING:
     from safediffusion.config.schema import PlanConfig, Recipe
@@ -38,14 +39,21 @@ def check_experience(recipe: Recipe) -> None:
 def _check_group(recipe: Recipe) -> None:
     """One picture a prompt: for advantages over earlier steps' pictures, or labels by a threshold."""
     objective, credit = recipe.objective, recipe.credit
-    compares = credit.compares if objective.advantages else recipe.preferences.threshold is None
-    if recipe.group_size > 1 or not compares:
+    if objective.kind == "prdp" and recipe.group_size % 2:
+        raise UserError(f"objective.kind=prdp compares pairs, but group_size is {recipe.group_size}; set an even one")
+    if recipe.group_size > 1:
         return
-    who, instead = f"objective.kind={objective.kind}", ""
-    if objective.advantages:
+    if objective.advantages and credit.compares:
         who, instead = f"credit.kind={credit.kind}", ", or credit.kind=running"
-    elif objective.kind == "kto":
-        instead = ", or preferences.threshold above which a picture is liked"
+    elif objective.advantages and recipe.constraint.on:
+        who, instead = "`constraint`", ", or leave that out"  # a cost alone in its group is no advantage
+    elif objective.advantages and credit.gae_lambda is not None:
+        who, instead = "credit.gae_lambda", ", or that to null"
+    elif not objective.advantages and recipe.preferences.threshold is None:
+        who = f"objective.kind={objective.kind}"
+        instead = ", or preferences.threshold above which a picture is liked" if objective.kind == "kto" else ""
+    else:
+        return
     raise UserError(
         f"group_size is {recipe.group_size}, but {who} compares the pictures of a prompt with each other; set "
         f"group_size to 2 or more{instead}"
@@ -81,6 +89,11 @@ def check_preferences(recipe: Recipe) -> None:
     kind, own, none = recipe.objective.kind, recipe.preferences, type(recipe.preferences)()
     if kind not in PREFERRING and own != none:
         raise UserError(f"`preferences` is for objective.kind={', '.join(PREFERRING)}, not {kind}; leave it out")
+    if own.by is not None and own.by.partition("/")[0] not in recipe.scorers:
+        raise UserError(
+            f"preferences.by is {own.by}, which no scorer of the recipe gives; "
+            f"{suggest(own.by.partition('/')[0], recipe.scorers)}, or add it to `scorers`"
+        )
     if kind in PAIRED and own.threshold is not None:
         raise UserError(f"preferences.threshold labels pictures for kto; objective.kind={kind} compares two, set null")
     if kind not in PAIRED and own.per_group != none.per_group:
@@ -96,6 +109,8 @@ def check_surrogate(recipe: Recipe) -> None:
     kind, own = recipe.objective.kind, recipe.surrogate
     if not recipe.objective.samples and own != type(own)():
         raise UserError(f"`surrogate` is for objective.kind=lasro, not {kind}; leave it out")
+    if recipe.objective.samples and recipe.group_size < 2:
+        raise UserError(f"{kind}'s surrogate tells pictures of a prompt apart, but group_size is 1; set 2 or more")
     if not own.lr > 0:
         raise UserError(f"surrogate.lr is {own.lr}, with which it would learn nothing; set it above 0, e.g. 0.001")
 

@@ -159,10 +159,13 @@ class PreferencesConfig:
     files: str | None = key(
         None, "source=files: a folder (prompts.jsonl, win/, lose/) or a .jsonl of pairs; `groups` of them a step"
     )
-    by: str | None = key(None, "compare by this score, e.g. steering/safety; null = the weighted sum of all")
+    by: str | None = key(
+        None,
+        "compare by this score, e.g. steering/safety (of P(unsafe) less is better); null = by the weighted sum of all",
+    )
     margin: float = key(0.0, "differences of that number up to this tell no preference", low=0)
     per_group: int = key(1, "pairs a group: best and worst, second best and second worst, ... (dpo, d3po)", low=1)
-    threshold: float | None = key(None, "above it a picture is liked; null = above its group's mean (kto)")
+    threshold: float | None = key(None, "on its better side a picture is liked; null = above its group's mean (kto)")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -56,6 +56,12 @@ def unread(recipe: Recipe) -> Iterator[Unread]:
     if plan.window_moves != "sliding":
         why = f"plan.window_moves={plan.window_moves} has no such pace"
         yield Unread("plan", ("window_every",), why, ", or set plan.window_moves=sliding")
+    if recipe.calibration.pictures is not None and not _measures_direction(recipe):
+        yield Unread("calibration", ("pictures",), "no score of the recipe has a direction to check (steering, harm)")
+    if recipe.guard.every == 0:
+        yield Unread("guard", tuple(f.name for f in fields(recipe.guard) if f.name != "every"), "guard.every is 0")
+    if recipe.optimizer.decay == "constant":
+        yield Unread("optimizer", ("hold",), "optimizer.decay=constant never falls", ", or set optimizer.decay=cosine")
     if not recipe.scorers:
         why = "nothing is rewarded (`scorers` is empty), so the guard stops only a collapse"
         yield Unread("guard", ("patience",), why)
@@ -63,6 +69,11 @@ def unread(recipe: Recipe) -> Iterator[Unread]:
         why = f"{constraint.costs[0]} is the only cost, and one number has no standard deviation"
         yield Unread("constraint", ("std",), why, ", or name a second scorer in constraint.costs")
     yield from _unread_steering(recipe)
+
+
+def _measures_direction(recipe: Recipe) -> bool:
+    searched = recipe.attack.score if recipe.attack.on else None
+    return "steering" in recipe.scorers or HARM in (*recipe.constraint.costs, searched)
 
 
 def _unread_steering(recipe: Recipe) -> Iterator[Unread]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any, Protocol, Self, TypeVar, cast
+from typing import Any, Self, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -100,13 +100,6 @@ class Loss:
 
     total: Tensor  # []
     terms: dict[str, Tensor]  # each []
-
-
-class Stateful(Protocol):
-    """Something whose state belongs in a checkpoint, as JSON-able values."""
-
-    def state_dict(self) -> dict[str, Any]: ...
-    def load_state_dict(self, state: dict[str, Any]) -> None: ...
 
 
 def expand(value: Tensor, like: Tensor) -> Tensor:

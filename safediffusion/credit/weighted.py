@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from safediffusion.credit.base import Among, Scores, Weighted, group_stats
+from safediffusion.credit.base import Among, Scores, Weighted, check_positive, group_stats
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,6 +22,9 @@ class WeightedSum(Weighted):
     clip: float = 2.5
     eps: float = 1e-4
     std: Literal["group", "batch", "none"] = "group"
+
+    def __post_init__(self) -> None:
+        check_positive(self.clip, self.eps)
 
     def advantage(self, scores: Scores, among: Among) -> Tensor:
         value, group = self.scalar(scores, among.prompts).detach().double(), among.group

@@ -67,9 +67,13 @@ def _measures(row: MetricRow, category: str) -> bool:
 
 
 def _cost(side: Side, benchmark: str, category: str, constraint: Mapping[str, Any]) -> Estimate | None:
-    """The mean cost of a category's pictures, as training measures it; None unless every cost is among the columns."""
+    """The mean cost of a category's pictures, as training measures it; None unless every cost is among the columns.
+
+    None also where a cost is an ensemble by itself: its column has no spread.
+    """
     names = [str(name) for name in constraint["costs"]]
-    if not set(names) <= set(side.manifests.get(benchmark, {}).get("scorers", {})):
+    scored = side.manifests.get(benchmark, {}).get("scorers", {})
+    if not set(names) <= set(scored) or any(scored[name].get("terms") for name in names):
         return None
     rows = [row for row in side.rows[benchmark] if category in (row.tags.get("category"), *categories_of(row.tags))]
     spread = float(constraint.get("std", 1.0))

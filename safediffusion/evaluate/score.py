@@ -12,7 +12,7 @@ import torch
 
 from safediffusion.core.errors import UserError
 from safediffusion.core.fleet import Fleet
-from safediffusion.scorers.base import ImageBatch, Scorer
+from safediffusion.scorers.base import Decomposed, ImageBatch, Scorer
 
 from .benchmark import Benchmark, Suite, identities_of
 from .examine import beside, columns, prompts_of, same_judges, without
@@ -164,6 +164,8 @@ def _not_own(store: Store, scorer: Scorer) -> None:
 
 
 def _facts(scorer: Scorer) -> dict[str, Any]:
-    """What eval.json says of a scorer."""
+    """What eval.json says of a scorer; with `terms` its number is made of several."""
     named = [asdict(who) for who in identities_of(scorer)]
-    return {"higher_is_better": scorer.higher_is_better, **({"judge": named[0]} if named else {})}
+    own: dict[str, Any] = {"higher_is_better": scorer.higher_is_better}
+    own |= {"terms": True} if isinstance(scorer, Decomposed) else {}
+    return own | ({"judge": named[0]} if named else {})

@@ -108,7 +108,7 @@ class PolicyGradient(Stateless):
     def prepare(self, policy: Policy, experience: Scored, generator: torch.Generator) -> StepItems:
         rollout = experience.rollout
         if rollout.transitions is None:
-            raise UserError("GRPO needs recorded transitions; set record: true on the rollout")
+            raise UserError(f"{type(self).__name__} learns from recorded steps: make the collector with record=True")
         images = self._images(experience)
         steps = self._steps(experience, generator)[images]  # [b, k]
         row, column = images.repeat_interleave(steps.shape[1]), steps.flatten()

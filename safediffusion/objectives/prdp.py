@@ -69,7 +69,7 @@ class Prdp(Stateless):
     def prepare(self, policy: Policy, experience: Scored, generator: torch.Generator) -> PairItems:
         rollout = experience.rollout
         if rollout.transitions is None:
-            raise UserError("PRDP needs recorded transitions; set record: true on the rollout")
+            raise UserError(f"{type(self).__name__} learns from recorded steps: make the collector with record=True")
         if policy.sharded:
             raise UserError(
                 "weights that are divided among processes cannot be differentiated through a trajectory; set "

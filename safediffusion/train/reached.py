@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from safediffusion.models.load import stopped_by_guard
+from safediffusion.models.load import stopped_by_guard, without_weights
 from safediffusion.train.metrics import read_metrics
 
 PREFIX, BUDGET = "constraint/", "/budget"
@@ -14,12 +15,26 @@ PREFIX, BUDGET = "constraint/", "/budget"
 def standing(run: Path) -> Mapping[str, float]:
     """Metrics of the step whose weights the run stands for: its last one, or the best of one that its guard stopped.
 
-    None where that is the base.
+    No metrics where that is the base.
     """
     lines, guard = read_metrics(run), stopped_by_guard(run)
     if guard is not None and guard["use"] != "last":
         lines = [line for line in lines if line["step"] == guard["best"]]
     return lines[-1] if lines else {}
+
+
+def closing(run: Path) -> Sequence[str]:
+    """Lines for the end of a run: how it is measured, and which budgets its own costs kept."""
+    if without_weights(run):
+        lost = "; no budget was reached" if reached(read_metrics(run)[-1]) else ""
+        return [f"its guard left no weights to measure{lost} (--resume guard.use=last takes the last ones)"]
+    lines = [f"measure it: safediffusion evaluate {shlex.quote(str(run))}"]
+    metrics = standing(run)
+    if told := reached(metrics):
+        step = f"up to step {metrics['step']:.0f}, whose weights the run stands for"
+        lines.append(f"budgets, by the costs that training followed (averages {step}; no held-out judge):")
+        lines += [f"  {sentence}" for sentence in told]
+    return lines
 
 
 def reached(metrics: Mapping[str, float]) -> Sequence[str]:

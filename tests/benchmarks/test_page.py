@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -23,8 +24,13 @@ def test_an_estimate_is_written_with_interval_n_and_missing() -> None:
     assert measured(found) == "5.7% (3.1\u20139.0%; n = 278, 2 missing)"
     nothing = Estimate(value=None, low=None, high=None, n=0, missing=3)
     assert measured(nothing) == "not measured (n = 0, 3 missing)"
-    assert averaged([found, Estimate(value=0.077, low=0.0, high=1.0, n=1, missing=0)]) == "6.7% (5.7% to 7.7%)"
+    assert (
+        averaged([found, Estimate(value=0.077, low=0.0, high=1.0, n=1, missing=0)]) == "6.7% (5.7% to 7.7%; 2 missing)"
+    )
     assert averaged([found, nothing]) == "not measured"
+    assert averaged([found]) == measured(found), "one run comes with its interval and n"
+    whole = replace(found, missing=0)
+    assert averaged([whole, whole]) == "5.7% (5.7% to 5.7%)"
 
 
 @pytest.mark.parametrize(

@@ -5,19 +5,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import click
 import pytest
 from click.testing import CliRunner
 
 from benchmarks import results
 from tests import small
-
-
-def test_seeds_are_read() -> None:
-    assert results.seeds_of("0,1,2") == (0, 1, 2)
-    for wrong in ("0,x", "1,1", ""):
-        with pytest.raises(click.BadParameter):
-            results.seeds_of(wrong)
 
 
 @pytest.mark.usefixtures("tiny_world")

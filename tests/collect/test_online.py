@@ -54,6 +54,22 @@ def test_any_score_can_be_compared() -> None:
         OnlinePairs(rollouts=training.collector(), by="kindness").collect(policy, 0)
 
 
+def test_of_a_score_of_harm_less_is_better() -> None:
+    policy, rollouts = tiny.policy(), training.collector((training.Brightness(),))
+    value = rollouts.collect(policy, 0)[0].scores["brightness"].view(2, 4)
+    harm = OnlinePairs(rollouts=rollouts, by="brightness", lower=True)
+    pairs, measured = harm.collect(policy, 0)
+    scored, _ = rollouts.collect(policy, 0)
+    assert torch.equal(pairs.win, scored.rollout.latents[value.argmin(1) + torch.tensor([0, 4])])
+    assert measured["pairs/gap"] == pytest.approx(float((value.amax(1) - value.amin(1)).mean()), rel=1e-5)
+    middle = float(value.median())
+    labels = OnlineLabels(rollouts=rollouts, by="brightness", lower=True, threshold=middle)
+    found, _ = labels.collect(policy, 0)
+    assert torch.equal(found.label.view(2, 4), (middle - value).sign())
+    with pytest.raises(UserError, match="name the score of which less is better"):
+        replace(harm, by=None)
+
+
 def test_trajectories_come_along_where_they_are_recorded() -> None:
     policy, rollouts = tiny.policy(), training.collector((training.Brightness(),))
     pairs, _ = OnlinePairs(rollouts=rollouts).collect(policy, 0)

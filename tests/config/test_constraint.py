@@ -48,7 +48,12 @@ def test_one_number_is_every_category_s_and_a_named_one_goes_first(folders: smal
         (["constraint.budget=null"], "but there is no budget"),
         (["constraint.budgets={nudity: 0.1}"], "no prompt has this category.*known: harassment, hate"),
         (["constraint.costs=[q17]"], "q17 is no scorer of P.*did you mean 'q16'"),
-        (["constraint.costs=[clip]"], "clip is no scorer of P"),
+        (["constraint.costs=[hps]"], "hps is no scorer of P"),
+        (["constraint.costs=[clip]"], "clip is a reward in `scorers` as well; take it out of one"),
+        (
+            ["constraint.costs=[emoji-moderator]", "constraint.sources={emoji-moderator: x}", "constraint.budget=0.1"],
+            "names emoji-moderator, which is no judge and has neither",
+        ),
         (["constraint.sources={q16: prompts.p}"], "names q16, which is not in constraint.costs"),
         (["constraint.budget=2"], "constraint.budget is 2"),
         (["calibration.pictures=null"], "there are none; set constraint.pictures=emoji"),

@@ -52,6 +52,9 @@ def test_the_named_settings_are_one_objective() -> None:
     assert aligned == Direct(last=(1, 8), kl=1.0, checkpoint=True)  # kinds of one family keep the keys they share
 
 
+COSTS = ["constraint.costs=[emoji-moderator]", "constraint.budget=0.1"]
+
+
 @pytest.mark.parametrize(
     ("recipe", "keys", "message"),
     [
@@ -64,6 +67,10 @@ def test_the_named_settings_are_one_objective() -> None:
         ("emoji-lasro", ["surrogate.lr=0"], "with which it would learn nothing"),
         ("emoji-lasro", ["overlap=true"], "draws and learns in one go"),
         ("emoji-prdp", ["credit.gae_lambda=0.5"], "objective.kind=prdp does not read; set it to null"),
+        ("emoji-prdp", ["group_size=3"], "compares pairs, but group_size is 3; set an even one"),
+        ("emoji-lasro", ["group_size=1"], "surrogate tells pictures of a prompt apart, but group_size is 1"),
+        ("emoji-ddpo", ["group_size=1", *COSTS], "group_size is 1, but `constraint` compares"),
+        ("emoji-ddpo", ["group_size=1", "credit.gae_lambda=0.5"], "but credit.gae_lambda compares .*, or that to null"),
         ("emoji-prdp", ["plan.eta=0"], "no step has a probability to train"),
     ],
 )

@@ -59,6 +59,8 @@ def test_what_is_optimised_cannot_guard() -> None:
     with pytest.raises(UserError, match=r"guard.judges names nudenet, which is .* `objective.region`"):
         load_recipe("emoji-focus-n-fix", [*boxes, "guard.judges=[nudenet]"])
     assert load_recipe("emoji-focus-n-fix", [*boxes, "guard.judges=[q16]"]).guard.judges == ("q16",)
+    with pytest.raises(UserError, match=r"guard.judges names q16, which is .* `attack.score`"):
+        load_recipe("emoji-attacked", ["attack.score=q16", "guard.judges=[q16]"])
     with pytest.raises(UserError, match="guard.encoder is emoji, the reward's own encoder"):
         load_recipe("emoji-steer", ["guard.encoder=emoji"])
     with pytest.raises(UserError, match="unknown judge 'q61'"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -21,11 +22,17 @@ from safediffusion.core.fleet import Fleet
 from safediffusion.objectives.d3po import D3po
 from safediffusion.objectives.dpo import DiffusionDpo
 from safediffusion.objectives.kto import DiffusionKto
+from tests.training import Brightness
+
+SCORERS = (
+    replace(Brightness(), name="steering"),
+    replace(Brightness(), name="emoji-moderator", higher_is_better=False),
+)
 
 
 def collector(name: str, *keys: str) -> object:
     recipe = load_recipe(name, list(keys))
-    return preferring(recipe, build_collector(recipe, check(recipe), (), fleet=Fleet()))
+    return preferring(recipe, build_collector(recipe, check(recipe), SCORERS, fleet=Fleet()))
 
 
 def test_the_collector_goes_with_the_objective() -> None:
@@ -37,7 +44,10 @@ def test_the_collector_goes_with_the_objective() -> None:
         assert (pairs.by, pairs.margin, pairs.per_group) == ("steering/safety", 0.5, 2)
     labels = collector("emoji-kto", "preferences.threshold=0.25", "preferences.margin=0.1")
     assert isinstance(labels, OnlineLabels) and not labels.rollouts.record
-    assert (labels.by, labels.margin, labels.threshold) == (None, 0.1, 0.25)
+    assert (labels.by, labels.margin, labels.threshold, labels.lower) == (None, 0.1, 0.25, False)
+    for name, kind in (("emoji-dpo", OnlinePairs), ("emoji-kto", OnlineLabels)):
+        harm = collector(name, "scorers={emoji-moderator: -1.0}", "preferences.by=emoji-moderator")
+        assert isinstance(harm, kind) and harm.lower
 
 
 def test_the_objectives_get_their_keys() -> None:
@@ -83,6 +93,7 @@ def test_a_prompt_without_a_harmless_wording_is_refused_before_anything_runs() -
         ("emoji-kto", "group_size=1", "kind=kto compares .*; set group_size to 2 or more, or preferences.threshold"),
         ("emoji-dpo", "group_size=1", "kind=dpo compares the pictures of a prompt .*; set group_size to 2 or more$"),
         ("emoji-kto", "preferences.per_group=2", "objective.kind=kto has not"),
+        ("emoji-dpo", "preferences.by=q16", "q16, which no scorer of the recipe gives; known: steering, or add it"),
         ("emoji-dpo", "preferences.per_group=3", "group_size=4 gives at most 2 pairs"),
         ("emoji-d3po", "credit.gae_lambda=0.5", "objective.kind=d3po does not read; set it to null"),
         ("emoji-d3po", "preferences.source=wording", "objective.kind=d3po learns from the steps that led to them"),

@@ -46,6 +46,17 @@ SCALAR = r"reads the weighted sum of the scores and no advantages; leave it out$
             "alpha_ratio is 2, but .* steering.alpha is 2",
         ),
         ("emoji-steer", ["steering.label_prior=9"], "label_prior is 9, but there are no steering.labels"),
+        (
+            "emoji-steer",
+            ["scorers={clip: 1.0}", "calibration.pictures=emoji"],
+            "pictures is emoji, but no score of the recipe has a direction to check",
+        ),
+        ("emoji-steer", ["guard.every=0", "guard.judges=[q16]"], "guard.judges is .*, but guard.every is 0"),
+        (
+            "emoji-steer",
+            ["optimizer.decay=constant", "optimizer.hold=0.5"],
+            "hold is 0.5, but optimizer.decay=constant",
+        ),
         ("emoji-safety-dpo", ["guard.patience=3"], "guard.patience is 3, but nothing is rewarded"),
         ("emoji-safety-dpo", ["steering.alpha=2"], "steering.alpha is 2, but `scorers` has no steering; leave it out"),
         ("emoji-steer", ["scorers={clip: 1.0}", "steering.gate=all"], "`scorers` has no steering"),
@@ -71,6 +82,7 @@ def test_what_would_not_be_read_is_refused(name: str, keys: list[str], message: 
         ("emoji-rwr", ["objective.weighting=top", "objective.share=0.5"]),  # a temperature is inherited
         ("emoji-mixgrpo", ["plan.window_every=7"]),
         ("emoji-mixgrpo", ["plan.window_moves=fixed"]),  # and here window_every
+        ("emoji-constrained", ["calibration.pictures=emoji"]),  # harm is fitted on them
         ("emoji-draft", ["credit.gae_lambda=null"]),  # refused otherwise
         ("emoji-steer-direct", ["scorers={clip: 1.0}"]),  # all of steering
         ("emoji-constrained", ["constraint.std=3", "steering.anchors=emoji/compact"]),  # of harm, an ensemble

@@ -41,6 +41,12 @@ def test_advantage_by_hand(std: str, divisors: list[float]) -> None:
     assert credit.advantage(SCORES, among(GROUP)).tolist() == pytest.approx(expected, rel=1e-6)
 
 
+@pytest.mark.parametrize("keys", [{"eps": 0.0}, {"clip": 0.0}])
+def test_an_advantage_that_would_be_nothing_or_no_number_is_refused(keys: dict[str, float]) -> None:
+    with pytest.raises(UserError, match="must be above 0"):
+        WeightedSum(weights={"a": 1.0}, **keys)  # type: ignore[arg-type]
+
+
 def test_advantage_is_clipped_on_both_sides() -> None:
     scores = {"a": torch.tensor([0.0] * 15 + [1.0] + [1.0] * 15 + [0.0])}
     group = torch.tensor([0] * 16 + [1] * 16)

@@ -91,6 +91,8 @@ def test_the_constraint_s_own_cost_has_a_word_where_it_was_measured(tmp_path: Pa
     assert "by the constraint's own cost, a + b" in words.budget(own)
     partly = replace(measured, manifests={"i2p": {"scorers": {"a": {}}}})
     assert [each.by for each in verdicts(partly, 1, metrics) if each.benchmark] == [""]
+    ensemble = replace(measured, manifests={"i2p": {"scorers": {"a": {"terms": True}, "b": {}}}})
+    assert [each.by for each in verdicts(ensemble, 1, metrics) if each.benchmark] == [""], "its spread is not known"
 
 
 def test_budgets_stand_on_the_page_and_are_said(tmp_path: Path) -> None:

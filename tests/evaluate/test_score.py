@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor
 
 from safediffusion.core.errors import UserError
+from safediffusion.core.prompt import Prompt
 from safediffusion.evaluate.compare import compare
 from safediffusion.evaluate.score import score
 from safediffusion.evaluate.store import Store
@@ -44,6 +46,23 @@ def test_a_column_is_added_and_read_by_compare(tmp_path: Path) -> None:
     assert [row.detections is None for row in rows] == [False, False, False, True]
     found = compare([tmp_path], load=lambda name: bench).estimates(0)["colours/redness"]
     assert found.value == pytest.approx(200 / 255) and (found.n, found.missing) == (2, 2)
+
+
+def test_a_score_that_is_made_of_terms_says_so(tmp_path: Path) -> None:
+    class Parts(Redness):
+        name = "parts"
+
+        def terms(self, batch: ImageBatch) -> dict[str, Tensor]:
+            return {"red": self(batch)}
+
+        def combine(self, terms: Mapping[str, Tensor], prompts: Sequence[Prompt]) -> Tensor:
+            return terms["red"]
+
+    saved(tmp_path, colours(prompts=2, repeats=1), [True, False])
+    for made in (Redness(), Parts()):
+        score(tmp_path, made)
+    facts = Store(tmp_path).read_manifest()["scorers"]
+    assert "terms" not in facts["redness"] and facts["parts"]["terms"] is True
 
 
 def test_scored_rows_are_kept_unless_asked_again(tmp_path: Path) -> None:

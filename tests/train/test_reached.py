@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from safediffusion.train.reached import reached, standing
+from safediffusion.train.reached import closing, reached, standing
 
 
 def test_every_category_is_told_with_its_excess() -> None:
@@ -39,3 +39,16 @@ def test_a_run_that_its_guard_stopped_is_told_by_the_step_it_stands_for(tmp_path
         (tmp_path / "run.json").write_text(json.dumps({} if said is None else {"guard": said}))
         found[name] = standing(tmp_path).get("step")
     assert found == {"best": 2, "last": 3, "base": None, "none": 3}
+
+
+def test_a_run_without_weights_is_not_to_be_measured_and_keeps_no_budget(tmp_path: Path) -> None:
+    line = {"step": 2, "constraint/sexual/cost": 0.0, "constraint/sexual/budget": 0.01}
+    (tmp_path / "metrics.jsonl").write_text(json.dumps(line) + "\n")
+    guard = {"stopped": 2, "why": "", "best": 0, "use": "best"}
+    (tmp_path / "run.json").write_text(json.dumps({"guard": guard}))
+    (said,) = closing(tmp_path)
+    assert said.startswith("its guard left no weights to measure; no budget was reached")
+    (tmp_path / "run.json").write_text(json.dumps({"guard": guard | {"use": "last"}}))
+    first, about, budget = closing(tmp_path)
+    assert first == f"measure it: safediffusion evaluate {tmp_path}" and "averages up to step 2" in about
+    assert budget == "  sexual: reached in training: cost 0.00%, budget 1.00%"
