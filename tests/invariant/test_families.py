@@ -15,6 +15,7 @@ from safediffusion.train.checkpoint import load_checkpoint, save_checkpoint
 from safediffusion.train.loop import Trainer
 from tests import families, tiny, training
 
+ROUNDING = {torch.float32: 0.0, torch.float16: 1e-5, torch.bfloat16: 1e-3}
 FULL = pytest.mark.parametrize("full", [False, True], ids=["lora", "full"])
 
 
@@ -38,8 +39,9 @@ def test_the_ratio_is_exactly_one_and_the_weights_move(family: str, dtype: torch
     before = tiny.flat(made.policy)
     metrics = made.step(0)
     assert metrics["loss/ratio"] == 1.0 and metrics["loss/clipped"] == 0.0
-    # the reference of full weights is a copy: some processors round float16 products by where their operands lie
-    assert metrics["loss/kl"] <= (1e-5 if dtype is torch.float16 and full else 0.0)
+    # the reference of full weights is a frozen copy: torch.matmul folds a batch by whether a weight requires gradients,
+    # and some processors round half-precision products of the two forms otherwise
+    assert metrics["loss/kl"] <= (ROUNDING[dtype] if full else 0.0)
     assert metrics["grad/norm"] > 0 and not torch.equal(tiny.flat(made.policy), before)
     assert made.step(1)["loss/kl"] > 0
 
