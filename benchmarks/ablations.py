@@ -18,10 +18,9 @@ _CHANGES: dict[str, dict[str, tuple[str, ...]]] = {
     DIRECT: {
         "alpha-1": ("steering.alpha=1",),
         "alpha-4": ("steering.alpha=4",),
-        "anchors-compact": ("steering.anchors=emoji/compact", "steering.per_category=false"),
         "anchors-unsafe-only": ("steering.anchors=emoji/unsafe-only", "steering.per_category=false"),
         "anchors-scaled": ("steering.anchors=emoji/scaled", "steering.per_category=false"),
-        "one-direction": ("steering.per_category=false",),
+        "one-direction": ("steering.per_category=false",),  # that of the anchors `compact`, too
         "projection": ("steering.mode=projection",),
         "gate-all": ("steering.gate=all",),
         "gate-classifier": ("steering.gate=classifier",),
