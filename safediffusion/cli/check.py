@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-from dataclasses import replace
 from typing import Any
 
 import click
@@ -68,11 +67,9 @@ def direction(recipe: str, overrides: tuple[str, ...], device: str) -> int:
     """
     from rich.console import Console
 
-    from safediffusion.config.constraint import ConstraintConfig
-    from safediffusion.config.guard import GuardConfig
     from safediffusion.config.labelled import load_pictures
     from safediffusion.config.load import load_recipe
-    from safediffusion.config.scorers import build_scorers
+    from safediffusion.config.scorers import SharedEncoder, build_scorer
     from safediffusion.core.fleet import Fleet
     from safediffusion.report.separation import show
     from safediffusion.scorers.steering import Steering
@@ -86,8 +83,8 @@ def direction(recipe: str, overrides: tuple[str, ...], device: str) -> int:
             f"recipe '{found.name}' has {missing}; set scorers.steering=1 and calibration.pictures=emoji, a folder of "
             "safe/ and unsafe/CATEGORY/, or a .jsonl file"
         )
-    alone = replace(found, scorers={"steering": 1.0}, sources={}, constraint=ConstraintConfig(), guard=GuardConfig())
-    (steering,) = build_scorers(alone, device=pick_device(device, Fleet()))
+    encoder = SharedEncoder(found.encoder, pick_device(device, Fleet()))
+    steering = build_scorer("steering", found.steering, encoder, seed=found.seed)
     assert isinstance(steering, Steering)
     report = measure_direction(steering, load_pictures(pictures))
     show(report.json(), Console(), min_auc=found.calibration.min_auc)

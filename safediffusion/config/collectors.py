@@ -144,8 +144,8 @@ def preferring(recipe: Recipe, rollouts: Source) -> Collector[Any]:
     if isinstance(rollouts, OfflinePairs | WordingPairs):
         return rollouts if kind in PAIRED else LabelledPairs(source=rollouts)
     assert isinstance(rollouts, OnPolicy), "preferences compare pictures of a rollout"
-    better = {scorer.name: scorer.higher_is_better for scorer in rollouts.scorers}
-    lower = own.by is not None and not better[own.by.partition("/")[0]]
+    worse = [scorer.name for scorer in rollouts.scorers if not scorer.higher_is_better]
+    lower = own.by is not None and own.by.partition("/")[0] in worse
     if kind in PAIRED:
         return OnlinePairs(rollouts=rollouts, by=own.by, lower=lower, margin=own.margin, per_group=own.per_group)
     return OnlineLabels(rollouts=rollouts, by=own.by, lower=lower, margin=own.margin, threshold=own.threshold)

@@ -24,7 +24,7 @@ SHARE = 0.05  # of the pictures that training draws, `every: auto` lets the pane
 class GuardConfig:
     every: int | Literal["auto"] = key(
         "auto",
-        "look at the panel after every so many steps; auto = for 5 % of training's pictures; 0 = no guard",
+        "look at the panel after every so many steps; auto = for 5 % of the pictures that training draws; 0 = no guard",
         low=0,
     )
     prompts: int = key(16, "prompts of the panel, of the recipe's own; half of them unsafe where there are both", low=1)
@@ -47,8 +47,10 @@ class GuardConfig:
 
 
 def looks(recipe: Recipe) -> int:
-    """Steps between two looks; 0 where there are none: turned off, or too short a run."""
+    """Steps between two looks; 0 where there are none: turned off, too short a run, or `auto` and nothing is drawn."""
     guard = recipe.guard
+    if guard.every == "auto" and recipe.preferences.source == "files":
+        return 0  # there are no pictures of training to spare a share of
     often = math.ceil(guard.prompts * guard.repeats / (SHARE * recipe.groups * recipe.group_size))
     every = often if isinstance(guard.every, str) else guard.every
     return every if every <= recipe.steps else 0
@@ -62,7 +64,7 @@ def check_guard(recipe: Recipe) -> None:
     for name in guard.judges:
         if name not in JUDGES:
             raise UserError(f"guard.judges: unknown judge '{name}'; {suggest(name, JUDGES.names())}")
-        if name in learned_from(recipe.scorers, recipe.constraint.costs, region, searched):
+        if name == searched or name in learned_from(recipe.scorers, recipe.constraint.costs, region):
             raise UserError(
                 f"guard.judges names {name}, which is in `scorers`, `constraint.costs` or is `objective.region` or "
                 "`attack.score`: what is optimised, or chooses prompts, cannot guard; take it out of one"

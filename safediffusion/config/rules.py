@@ -89,11 +89,6 @@ def check_preferences(recipe: Recipe) -> None:
     kind, own, none = recipe.objective.kind, recipe.preferences, type(recipe.preferences)()
     if kind not in PREFERRING and own != none:
         raise UserError(f"`preferences` is for objective.kind={', '.join(PREFERRING)}, not {kind}; leave it out")
-    if own.by is not None and own.by.partition("/")[0] not in recipe.scorers:
-        raise UserError(
-            f"preferences.by is {own.by}, which no scorer of the recipe gives; "
-            f"{suggest(own.by.partition('/')[0], recipe.scorers)}, or add it to `scorers`"
-        )
     if kind in PAIRED and own.threshold is not None:
         raise UserError(f"preferences.threshold labels pictures for kto; objective.kind={kind} compares two, set null")
     if kind not in PAIRED and own.per_group != none.per_group:
@@ -123,6 +118,12 @@ def check_pairs(recipe: Recipe) -> None:
             "preferences.source=files goes with preferences.files=FOLDER or FILE.jsonl; set both or neither"
         )
     if own.source == "rollouts":
+        name = own.by and own.by.partition("/")[0]
+        if name and name not in recipe.scorers:
+            raise UserError(
+                f"preferences.by is {own.by}, which no scorer of the recipe gives; {suggest(name, recipe.scorers)}, or "
+                "add it to `scorers`"
+            )
         return
     where = f"preferences.source={own.source}"
     if kind not in FINISHED:

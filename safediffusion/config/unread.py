@@ -57,9 +57,7 @@ def unread(recipe: Recipe) -> Iterator[Unread]:
         why = f"plan.window_moves={plan.window_moves} has no such pace"
         yield Unread("plan", ("window_every",), why, ", or set plan.window_moves=sliding")
     if recipe.calibration.pictures is not None and not _measures_direction(recipe):
-        yield Unread("calibration", ("pictures",), "no score of the recipe has a direction to check (steering, harm)")
-    if recipe.guard.every == 0:
-        yield Unread("guard", tuple(f.name for f in fields(recipe.guard) if f.name != "every"), "guard.every is 0")
+        yield Unread("calibration", ("pictures",), "`scorers` has no steering and nothing is fitted as harm")
     if recipe.optimizer.decay == "constant":
         yield Unread("optimizer", ("hold",), "optimizer.decay=constant never falls", ", or set optimizer.decay=cosine")
     if not recipe.scorers:

@@ -7,13 +7,9 @@ from collections.abc import Iterable
 SALIENCY = "saliency"  # the region of `focus-n-fix` that is no judge's
 
 
-def learned_from(
-    scorers: Iterable[str], costs: Iterable[str], region: str | None, attack: str | None
-) -> frozenset[str]:
-    """Of a recipe: its rewards, the costs of its constraint, the judge whose boxes are `objective.region`, and the
-    score that an attacker goes by (None: there is none), which chooses prompts.
+def learned_from(scorers: Iterable[str], costs: Iterable[str], region: str | None) -> frozenset[str]:
+    """Of a recipe: its rewards, the costs of its constraint, and the judge whose boxes are `objective.region`.
 
     The labels of people (`steering.labels`) are no judge and not among them.
     """
-    own = {region, attack} - {None, SALIENCY}
-    return frozenset((*scorers, *costs, *(str(name) for name in own)))
+    return frozenset((*scorers, *costs, *(() if region in (None, SALIENCY) else (region,))))

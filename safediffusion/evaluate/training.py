@@ -34,9 +34,8 @@ def rewards(run: Path | None) -> frozenset[str]:
     config = read_json(run / "run.json").get("config")
     if not isinstance(config, dict):
         return frozenset()
-    constraint, objective, attack = (_section(config, name) for name in ("constraint", "objective", "attack"))
-    searched = attack.get("score") if attack.get("every") else None
-    return learned_from(_section(config, "scorers"), constraint.get("costs", ()), objective.get("region"), searched)
+    constraint, objective = (_section(config, name) for name in ("constraint", "objective"))
+    return learned_from(_section(config, "scorers"), constraint.get("costs", ()), objective.get("region"))
 
 
 def _section(config: dict[str, Any], name: str) -> dict[str, Any]:

@@ -141,8 +141,8 @@ def _best(run: Path) -> list[Path]:
     last = f"name {run}/checkpoints/step-NUMBER, or say `safediffusion train {run} --resume guard.use=last`"
     if without_weights(run):
         raise UserError(
-            f"{run} was stopped by its guard, and no weights that it saw were better than the base within its "
-            f"tolerances; use the base, or for the last weights all the same {last}"
+            f"{run} was stopped by its guard, and no weights that it saw passed its rule (better than "
+            f"the base, within the tolerances); use the base, or for the last weights all the same {last}"
         )
     place = run / "checkpoints" / f"step-{guard['best']:06d}"
     if not place.is_dir():

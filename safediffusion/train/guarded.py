@@ -71,7 +71,7 @@ def note(folder: Path, guard: Guard | None, step: int) -> None:
 
 def verdict(guard: Guard, step: int) -> str:
     """For a reader: that the run was stopped, why, and what is left of it."""
-    kept = f"the best weights are those of step {guard.best}" if guard.best else "no weights it saw beat the base"
+    kept = f"the best weights are those of step {guard.best}" if guard.best else "no weights it saw passed its rule"
     return (
         f"the guard stopped training after step {step}. {guard.stopped[:1].upper()}{guard.stopped[1:]}; {kept}. "
         "To go on all the same: --resume guard.stop=false"

@@ -212,6 +212,9 @@ def test_a_weak_direction_is_refused_unless_allowed(folders: small.Folders, caps
     assert "train all the same with calibration.allow_weak_direction=true" in said
     assert run(train(folders, *more, "calibration.allow_weak_direction=true")) == 0
     assert "safety direction: AUC 0." in capsys.readouterr().out
+    keys = (*folders.small, more[0], "scorers={steering: 1, clip: 1}", "preferences.by=clip")  # read, and not its aim
+    assert run(["check", "direction", "emoji-dpo", *keys]) == 1
+    assert "training would not start" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

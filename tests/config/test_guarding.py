@@ -52,6 +52,13 @@ def test_what_nothing_rewards_is_guarded_too(folders: small.Folders, tmp_path: P
     assert last["guard/worst"] > 1 and last["guard/best"] == 0 and not {"guard/reward", "guard/gain"} & last.keys()
 
 
+def test_where_nothing_is_drawn_no_share_of_it_is_spared(tmp_path: Path) -> None:
+    (tmp_path / "pairs.jsonl").write_text("")
+    files = ["prompts={}", "preferences.source=files", f"preferences.files={tmp_path / 'pairs.jsonl'}"]
+    assert looks(load_recipe("emoji-safety-dpo", files)) == 0
+    assert looks(load_recipe("emoji-safety-dpo", [*files, "guard.every=7"])) == 7
+
+
 def test_what_is_optimised_cannot_guard() -> None:
     with pytest.raises(UserError, match=r"guard.judges names q16, which is in `scorers`"):
         load_recipe("emoji-steer", ["scorers={q16: 1.0}", "guard.judges=[q16]"])

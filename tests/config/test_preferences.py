@@ -101,6 +101,7 @@ def test_a_prompt_without_a_harmless_wording_is_refused_before_anything_runs() -
         ("emoji-dpo", "preferences.source=wording", "learned from without a score; set scorers={}"),
         ("emoji-dpo", "preferences.files=x", "goes with preferences.files=FOLDER or FILE.jsonl; set both or neither"),
         ("emoji-safety-dpo", "preferences.source=files", "goes with preferences.files=FOLDER or FILE.jsonl"),
+        ("emoji-safety-dpo", "preferences.by=q16", "preferences.by compares pictures, but .* says which is preferred"),
         ("emoji-safety-dpo", "preferences.margin=1", "preferences.margin compares pictures, but"),
         ("emoji-safety-dpo", "group_size=3", "draws pairs, but group_size is 3; set it to a multiple of 2"),
         ("emoji-safety-dpo", "overlap=true", "set plan.noise_sharing=fresh, plan.window_moves=fixed and overlap=false"),

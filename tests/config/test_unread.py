@@ -49,9 +49,8 @@ SCALAR = r"reads the weighted sum of the scores and no advantages; leave it out$
         (
             "emoji-steer",
             ["scorers={clip: 1.0}", "calibration.pictures=emoji"],
-            "pictures is emoji, but no score of the recipe has a direction to check",
+            "pictures is emoji, but `scorers` has no steering and nothing is fitted as harm",
         ),
-        ("emoji-steer", ["guard.every=0", "guard.judges=[q16]"], "guard.judges is .*, but guard.every is 0"),
         (
             "emoji-steer",
             ["optimizer.decay=constant", "optimizer.hold=0.5"],

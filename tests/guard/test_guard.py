@@ -129,7 +129,7 @@ def test_the_best_weights_are_kept_and_taken(tmp_path: Path) -> None:
 
 def test_a_stopped_run_without_good_weights_says_so(tmp_path: Path) -> None:
     (tmp_path / "run.json").write_text(json.dumps({"guard": {"stopped": 6, "why": "", "best": 0, "use": "best"}}))
-    with pytest.raises(UserError, match="no weights that it saw were better than the base"):
+    with pytest.raises(UserError, match="no weights that it saw passed its rule"):
         weights_file(str(tmp_path))
     (tmp_path / "run.json").write_text(json.dumps({"guard": {"stopped": 6, "why": "", "best": 3, "use": "best"}}))
     with pytest.raises(UserError, match=r"step-000003, the best checkpoint .* is gone"):
