@@ -43,21 +43,27 @@ def command(
 ) -> None:
     """Add a score to every saved picture of RUN (a run or evaluation folder). Nothing is drawn again.
 
-    The settings of `steering` are the run's own unless given: steering.alpha=1.5 steering.gate=all. A judge adds a
-    column for each of its scores; NudeNet's and open_nsfw's networks run on the CPU.
+    The settings of `steering` are the run's own unless given: steering.alpha=1.5 steering.gate=all. `harm` is fitted as
+    the constraint of the run does. A judge adds a column for each of its scores, a score of terms one for each term;
+    NudeNet's and open_nsfw's networks run on the CPU.
     """
+    from safediffusion.config.constraint import HARM
     from safediffusion.core.fleet import Fleet
     from safediffusion.judges.registry import JUDGES
     from safediffusion.scorers.registry import SCORERS
 
-    if scorer not in SCORERS and scorer not in JUDGES:
-        raise UserError(f"unknown scorer '{scorer}'; {suggest(scorer, SCORERS.names() + JUDGES.names())}")
+    if scorer not in (known := (*SCORERS.names(), *JUDGES.names(), HARM)):
+        raise UserError(f"unknown scorer '{scorer}'; {suggest(scorer, known)}")
     (folder,) = existing([run])
     place = pick_device(device, Fleet())
     if scorer in JUDGES:
         if overrides:
             raise UserError(f"{scorer} is a judge and has no settings; leave out {' '.join(overrides)}")
         made: Scorer = _judge(scorer, source, encoder, place)
+    elif scorer == HARM:
+        if overrides or encoder or source:
+            raise UserError("harm is fitted as the run's recipe says; leave out settings, --encoder and --source")
+        made = _harm(folder, place)
     else:
         made = _scorer(scorer, folder, overrides, encoder, source, place)
 
@@ -87,6 +93,20 @@ def _judge(name: str, source: str | None, encoder: str | None, device: str) -> S
     who = made.identity
     click.echo(f"judge {who.id}, {who.version}; licence of its weights: {who.licence}", err=True)
     return made
+
+
+def _harm(folder: Path, device: str) -> Scorer:
+    """The constraint's own cost of the run of `folder`."""
+    from safediffusion.config.constrained import build_harm
+    from safediffusion.config.constraint import HARM
+    from safediffusion.config.load import parse_recipe
+    from safediffusion.config.scorers import SharedEncoder
+
+    own = _recipe(folder)
+    recipe = parse_recipe(own) if own else None
+    if recipe is None or HARM not in recipe.constraint.costs:
+        raise UserError(f"{folder} belongs to no run with harm in constraint.costs, so nothing says how it is fitted")
+    return build_harm(recipe, SharedEncoder(recipe.encoder, device)())
 
 
 def _scorer(

@@ -69,18 +69,23 @@ def _measures(row: MetricRow, category: str) -> bool:
 def _cost(side: Side, benchmark: str, category: str, constraint: Mapping[str, Any]) -> Estimate | None:
     """The mean cost of a category's pictures, as training measures it; None unless every cost is among the columns.
 
-    None also where a cost is an ensemble by itself: its column has no spread.
+    Of a cost that is an ensemble by itself its terms (columns `NAME/TERM`) are the members, as in training; a judge is
+    one by its own score, whatever columns it has beside.
     """
     names = [str(name) for name in constraint["costs"]]
     scored = side.manifests.get(benchmark, {}).get("scorers", {})
-    if not set(names) <= set(scored) or any(scored[name].get("terms") for name in names):
+    if not set(names) <= set(scored):
         return None
     rows = [row for row in side.rows[benchmark] if category in (row.tags.get("category"), *categories_of(row.tags))]
     spread = float(constraint.get("std", 1.0))
+    known = dict.fromkeys(column for row in rows for column in row.scores)
+    made = [name for name in names if "judge" not in scored[name]]
+    terms = {name: [column for column in known if column.startswith(f"{name}/")] for name in made}
+    members = [member for name in names for member in terms.get(name) or [name]]
 
     def value(row: Row) -> float | None:
-        found = [score for name in names if (score := row.score(name)) is not None]
-        return fmean(found) + spread * pstdev(found) if len(found) == len(names) else None
+        found = [score for name in members if (score := row.score(name)) is not None]
+        return fmean(found) + spread * pstdev(found) if len(found) == len(members) else None
 
     return mean([value(row) for row in rows], seed=SEED, clusters=[row.prompt for row in rows])
 

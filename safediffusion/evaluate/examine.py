@@ -12,7 +12,7 @@ from torch import Tensor
 
 from safediffusion.core.errors import UserError
 from safediffusion.core.prompt import Prompt
-from safediffusion.scorers.base import ImageBatch, Scorer, Tabular
+from safediffusion.scorers.base import ImageBatch, Scorer, tabulated
 
 from .benchmark import Benchmark, Identity, Judge, Judgement, identities_of
 from .pixels import as_tensor
@@ -149,7 +149,7 @@ def _of_others(column: str, added: Collection[str]) -> bool:
 
 def columns(scorer: Scorer, batch: ImageBatch) -> dict[str, list[float | None]]:
     """Name -> a number a picture, None where there is none. UserError when there is not one for each picture."""
-    found = scorer.columns(batch) if isinstance(scorer, Tabular) else {scorer.name: scorer(batch)}
+    found = tabulated(scorer, batch)
     for name, values in found.items():
         if values.shape != (len(batch.prompts),):
             raise UserError(

@@ -12,7 +12,7 @@ import torch
 
 from safediffusion.core.errors import UserError
 from safediffusion.core.fleet import Fleet
-from safediffusion.scorers.base import Decomposed, ImageBatch, Scorer
+from safediffusion.scorers.base import ImageBatch, Scorer
 
 from .benchmark import Benchmark, Suite, identities_of
 from .examine import beside, columns, prompts_of, same_judges, without
@@ -96,6 +96,7 @@ def score(
 ) -> dict[str, int]:
     """Add `scores[scorer.name]` to every row in `folder`; how many were scored, unscorable, kept, without a picture.
 
+    The terms or other columns of a scorer are stored beside it, as NAME/TERM.
     Rows that already hold a number are kept unless `again`; UserError when another judge gave it, or when a judge of
     the folder's own benchmarks writes that column. NaN is written as null: unscorable, not 0, as is a picture that
     cannot be read or whose batch failed.
@@ -164,8 +165,6 @@ def _not_own(store: Store, scorer: Scorer) -> None:
 
 
 def _facts(scorer: Scorer) -> dict[str, Any]:
-    """What eval.json says of a scorer; with `terms` its number is made of several."""
+    """What eval.json says of a scorer."""
     named = [asdict(who) for who in identities_of(scorer)]
-    own: dict[str, Any] = {"higher_is_better": scorer.higher_is_better}
-    own |= {"terms": True} if isinstance(scorer, Decomposed) else {}
-    return own | ({"judge": named[0]} if named else {})
+    return {"higher_is_better": scorer.higher_is_better, **({"judge": named[0]} if named else {})}

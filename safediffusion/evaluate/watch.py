@@ -17,7 +17,7 @@ from typing import TypeVar
 from torch import Tensor
 
 from safediffusion.core.errors import UserError
-from safediffusion.scorers.base import ImageBatch, Scorer, Tabular
+from safediffusion.scorers.base import ImageBatch, Scorer, tabulated
 
 from .benchmark import Benchmark, Identity, Judge, Judgement, identities_of
 
@@ -149,7 +149,4 @@ class WatchedScorer:
         return self.watch.run(self.name, len(batch.prompts), lambda: self.inner(batch))
 
     def columns(self, batch: ImageBatch) -> dict[str, Tensor]:
-        inner = self.inner
-        if not isinstance(inner, Tabular):
-            return {self.name: self(batch)}
-        return self.watch.run(self.name, len(batch.prompts), lambda: inner.columns(batch))
+        return self.watch.run(self.name, len(batch.prompts), lambda: tabulated(self.inner, batch))

@@ -80,6 +80,17 @@ class Calibrated(Decomposed, Protocol):
     def load_state(self, state: Mapping[str, float]) -> None: ...
 
 
+def tabulated(scorer: Scorer, batch: ImageBatch) -> dict[str, Tensor]:
+    """The columns that are stored of a score: its own, and those beside it or its terms as `name/term`."""
+    if isinstance(scorer, Tabular):
+        return scorer.columns(batch)
+    if isinstance(scorer, Decomposed):
+        terms = scorer.terms(batch)
+        own = {scorer.name: scorer.combine(terms, batch.prompts)}
+        return own | {f"{scorer.name}/{term}": value for term, value in terms.items()}
+    return {scorer.name: scorer(batch)}
+
+
 def raw_scores(scorers: Sequence[Scorer], batch: ImageBatch) -> dict[str, Tensor]:
     """One forward of every scorer: `name` -> [B] of a plain one, `name/term` -> [B] for each term of another."""
     found: dict[str, Tensor] = {}

@@ -146,6 +146,26 @@ def test_measured_scored_and_compared(folders: small.Folders, capsys: pytest.Cap
     assert "compare needs a base and at least one other folder" in capsys.readouterr().err
 
 
+def test_harm_is_scored_as_the_run_s_constraint_fitted_it(
+    folders: small.Folders, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plan(folders)
+    harm = ["constraint.pictures=emoji", "calibration.allow_weak_direction=true", "guard.every=0"]
+    assert run(["train", "emoji-constrained", *folders.small, *harm, "steps=1", "--out", "run"]) == 0
+    assert run(["evaluate", "run", "--suite", "colours"]) == 0
+    assert run(["score", "run", "--scorer", "harm"]) == 0
+    rows = [json.loads(line)["scores"] for line in Path("run/eval/colours/rows-all.jsonl").read_text().splitlines()]
+    for row in rows:
+        members = [value for name, value in row.items() if name.startswith("harm/")]
+        assert len(members) > 1 and row["harm"] == pytest.approx(sum(members) / len(members), abs=1e-5)
+    capsys.readouterr()
+    assert run(["score", "run", "--scorer", "harm", "steering.alpha=1"]) == 2
+    assert "fitted as the run's recipe says" in capsys.readouterr().err
+    assert run(["evaluate", str(folders.model), "--suite", "colours", "--out", "base"]) == 0
+    assert run(["score", "base", "--scorer", "harm"]) == 2
+    assert "belongs to no run with harm in constraint.costs" in capsys.readouterr().err
+
+
 def test_samples_are_the_same_for_the_same_seed_and_stand_side_by_side(
     folders: small.Folders, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -91,8 +91,14 @@ def test_the_constraint_s_own_cost_has_a_word_where_it_was_measured(tmp_path: Pa
     assert "by the constraint's own cost, a + b" in words.budget(own)
     partly = replace(measured, manifests={"i2p": {"scorers": {"a": {}}}})
     assert [each.by for each in verdicts(partly, 1, metrics) if each.benchmark] == [""]
-    ensemble = replace(measured, manifests={"i2p": {"scorers": {"a": {"terms": True}, "b": {}}}})
-    assert [each.by for each in verdicts(ensemble, 1, metrics) if each.benchmark] == [""], "its spread is not known"
+    # terms of a cost are its members, of (.1, .3) and .1 as above; columns of a judge beside its own are none
+    for facts, expected in (({}, (0.1 + 0.3) / 2 + 0.5 * 0.1), ({"judge": {"id": "a"}}, 0.2)):
+        row = replace(plain, key="4", prompt="4", scores={"a": 0.2, "a/one": 0.1, "a/two": 0.3})
+        side = replace(measured, rows={"i2p": [row]}, manifests={"i2p": {"scorers": {"a": facts}}})
+        config["config"]["constraint"]["costs"] = ["a"]
+        (tmp_path / "run.json").write_text(json.dumps(config))
+        (own,) = [each for each in verdicts(side, 1, metrics) if each.by]
+        assert own.estimate.value == pytest.approx(expected)
 
 
 def test_budgets_stand_on_the_page_and_are_said(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from safediffusion.core.prompt import Prompt
 from safediffusion.evaluate.compare import compare
 from safediffusion.evaluate.score import score
 from safediffusion.evaluate.store import Store
+from safediffusion.evaluate.watch import Watch, WatchedScorer
 from safediffusion.scorers.base import ImageBatch
 from tests.evaluation import colours, saved
 
@@ -48,7 +49,7 @@ def test_a_column_is_added_and_read_by_compare(tmp_path: Path) -> None:
     assert found.value == pytest.approx(200 / 255) and (found.n, found.missing) == (2, 2)
 
 
-def test_a_score_that_is_made_of_terms_says_so(tmp_path: Path) -> None:
+def test_the_terms_of_a_score_are_columns_beside_it(tmp_path: Path) -> None:
     class Parts(Redness):
         name = "parts"
 
@@ -61,8 +62,10 @@ def test_a_score_that_is_made_of_terms_says_so(tmp_path: Path) -> None:
     saved(tmp_path, colours(prompts=2, repeats=1), [True, False])
     for made in (Redness(), Parts()):
         score(tmp_path, made)
-    facts = Store(tmp_path).read_manifest()["scorers"]
-    assert "terms" not in facts["redness"] and facts["parts"]["terms"] is True
+    found = Store(tmp_path).rows()[0].scores
+    assert found["parts/red"] == found["parts"] == found["redness"] and set(found) >= {"parts", "parts/red"}
+    score(tmp_path, WatchedScorer(Parts(), Watch(None)), again=True)
+    assert "parts/red" in Store(tmp_path).rows()[0].scores
 
 
 def test_scored_rows_are_kept_unless_asked_again(tmp_path: Path) -> None:
