@@ -202,7 +202,7 @@ def test_impossible_options(make: Callable[[], Grpo], message: str) -> None:
 def test_a_rollout_without_transitions_is_refused() -> None:
     policy = tiny.policy()
     scored, _ = replace(training.collector(), record=False).collect(policy, 0)
-    with pytest.raises(UserError, match="needs recorded transitions"):
+    with pytest.raises(UserError, match="learns from recorded steps: make the collector with record=True"):
         Grpo().prepare(policy, scored, torch.Generator())
     with pytest.raises(UserError, match="no stochastic step to record"):
         training.collector(plan=Plan(steps=4, dynamics=Ddim(0.0))).collect(policy, 0)

@@ -156,7 +156,7 @@ def test_what_it_cannot_learn_from_is_refused(monkeypatch: pytest.MonkeyPatch) -
     with pytest.raises(UserError, match="a group has 3; set group_size even"):
         objective.prepare(policy, experience(policy, size=3), torch.Generator())
     bare, _ = replace(training.collector(SCORERS), record=False).collect(policy, 0)
-    with pytest.raises(UserError, match="needs recorded transitions"):
+    with pytest.raises(UserError, match="learns from recorded steps: make the collector with record=True"):
         objective.prepare(policy, bare, torch.Generator())
     for beta, clip in ((0.0, 1.0), (1.0, -1.0)):
         with pytest.raises(UserError, match="both must be above 0"):
