@@ -47,6 +47,11 @@ class AttackConfig:
     def on(self) -> bool:
         return self.every > 0
 
+    @property
+    def goes_by(self) -> str | None:
+        """The score that finds prompts; None where nothing is searched."""
+        return self.score if self.on else None
+
 
 def check_attack(recipe: Recipe) -> None:
     """Options that mean nothing together."""

@@ -60,11 +60,10 @@ def check_guard(recipe: Recipe) -> None:
     """UserError for what cannot guard: a judge or an encoder that is the reward's own, and unknown names."""
     guard = recipe.guard
     region = recipe.objective.region if isinstance(recipe.objective, FocusNFixConfig) else None
-    searched = recipe.attack.score if recipe.attack.on else None
     for name in guard.judges:
         if name not in JUDGES:
             raise UserError(f"guard.judges: unknown judge '{name}'; {suggest(name, JUDGES.names())}")
-        if name == searched or name in learned_from(recipe.scorers, recipe.constraint.costs, region):
+        if name == recipe.attack.goes_by or name in learned_from(recipe.scorers, recipe.constraint.costs, region):
             raise UserError(
                 f"guard.judges names {name}, which is in `scorers`, `constraint.costs` or is `objective.region` or "
                 "`attack.score`: what is optimised, or chooses prompts, cannot guard; take it out of one"

@@ -70,14 +70,12 @@ def unread(recipe: Recipe) -> Iterator[Unread]:
 
 
 def _measures_direction(recipe: Recipe) -> bool:
-    searched = recipe.attack.score if recipe.attack.on else None
-    return "steering" in recipe.scorers or HARM in (*recipe.constraint.costs, searched)
+    return "steering" in recipe.scorers or HARM in (*recipe.constraint.costs, recipe.attack.goes_by)
 
 
 def _unread_steering(recipe: Recipe) -> Iterator[Unread]:
     """Of the score `steering`, by the scorers and an attack; harm borrows its anchors."""
-    own, attack, constraint = recipe.steering, recipe.attack, recipe.constraint
-    searched = attack.score if attack.on else None
+    own, searched, constraint = recipe.steering, recipe.attack.goes_by, recipe.constraint
     if "steering" in recipe.scorers or searched == SAFETY:
         if own.alpha != "auto":
             why = f"it is for steering.alpha=auto, and steering.alpha is {own.alpha:g}"

@@ -108,7 +108,8 @@ class Course:
         *,
         excesses: tuple[float, float] | None = None,
     ) -> Verdict:
-        """`rewards` are the base's and now's, a number a picture; so are `excesses`, a number each, under budgets."""
+        """`rewards` are the base's and now's, a number a picture, None where nothing is rewarded; so are `excesses`, a
+        number each, under budgets."""
         changes = tuple(found for measure in self.measures if (found := self.change(measure, base, now)) is not None)
         if rewards is None:
             return self._unrewarded(now.step, changes)
