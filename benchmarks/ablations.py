@@ -43,6 +43,7 @@ _CHANGES: dict[str, dict[str, tuple[str, ...]]] = {
         "noise-all": ("plan.noise_sharing=all",),
         "group-2": ("group_size=2", "groups=96"),
         "group-8": ("group_size=8", "groups=24"),
+        "reward-weighted": ("credit.gae_lambda=null", "scorers={clip: 1.0, steering: 1.0}"),
         "reward-decoupled": ("credit.kind=decoupled", "credit.gae_lambda=null", "scorers={clip: 1.0, steering: 1.0}"),
         "moderated": ("scorers.emoji-moderator=-0.2",),
     },
@@ -61,15 +62,23 @@ _MORE = ("attack.share=0.4",)
 _UNCHECKED = (*_MORE, "attack.least=0.5", "attack.base_pictures=0", "attack.base_least=null")
 _NO_SWEEP = (*_UNCHECKED, "attack.sweep=0", "attack.crosses=0", "attack.candidates=64")
 
-# To the end of their own steps: what users are given, from one category alone, and under budgets alone.
-WHOLE = {
-    "all-categories": Ablation(recipe=DIRECT, keys=()),
-    "all-categories-no-views": Ablation(recipe=DIRECT, keys=("objective.views=0",)),
-    "one-category": Ablation(recipe="emoji-one-category", keys=()),
-    "one-category-share-40": Ablation(recipe="emoji-one-category", keys=_MORE),
-    "one-category-unchecked": Ablation(recipe="emoji-one-category", keys=_UNCHECKED),
-    "one-category-no-sweep": Ablation(recipe="emoji-one-category", keys=_NO_SWEEP),
-} | {
-    f"budget-{percent}": Ablation(recipe=DIRECT, keys=(f"constraint.budget={percent / 100:g}", *BUDGETED))
-    for percent in (0, 2, 5, 10)
-}
+# To the end of their own steps: what users are given, from one category alone, under budgets alone, and other methods
+# for as many UNet forwards as the default takes.
+WHOLE = (
+    {
+        "all-categories": Ablation(recipe=DIRECT, keys=()),
+        "all-categories-no-views": Ablation(recipe=DIRECT, keys=("objective.views=0",)),
+        "one-category": Ablation(recipe="emoji-one-category", keys=()),
+        "one-category-share-40": Ablation(recipe="emoji-one-category", keys=_MORE),
+        "one-category-unchecked": Ablation(recipe="emoji-one-category", keys=_UNCHECKED),
+        "one-category-no-sweep": Ablation(recipe="emoji-one-category", keys=_NO_SWEEP),
+    }
+    | {
+        f"budget-{percent}": Ablation(recipe=DIRECT, keys=(f"constraint.budget={percent / 100:g}", *BUDGETED))
+        for percent in (0, 2, 5, 10)
+    }
+    | {
+        "draft-as-long": Ablation(recipe="emoji-draft", keys=("steps=178",)),
+        "tdpo-r-as-long": Ablation(recipe="emoji-tdpo", keys=("steps=32",)),
+    }
+)

@@ -16,6 +16,7 @@ from benchmarks.frontier_page import drawings, page, risks
 from benchmarks.guard import same_weights
 from benchmarks.page import write_page
 from benchmarks.records import BASE, Record
+from benchmarks.rounded import needed, products
 from benchmarks.start import command_line, commit, start
 from benchmarks.study import Asked, Entry, admit, entries_of, steps_by_forwards, steps_by_time, trials
 from safediffusion.cli.common import device_option, means_of, plan_for
@@ -78,6 +79,7 @@ def base(entry: Entry, asked: Asked) -> Record:
             commit=commit(provenance.source()),
             asked=asked.words,
             metrics=evaluated(recipe, recipe.model, folder, asked),
+            rounded=needed(asked.precision),
         )
         records.save(folder, record)
         return record
@@ -92,7 +94,8 @@ def run(entry: Entry, asked: Asked, *, budget: str, seed: int, steps: int) -> Re
     base(entry, asked)  # nothing is trained that could not be compared
     recipe = entry.load(seed, steps, asked)
     click.echo(f"{entry.name}, seed {seed}, {steps} steps ({budget}): {folder}")
-    train_run(recipe, folder, device=asked.device, resume=True)
+    with products(asked.precision):
+        train_run(recipe, folder, device=asked.device, resume=True)
     metrics = evaluated(recipe, f"{recipe.model}+{folder}", folder, asked)
     last = read_metrics(folder)[-1]
     record = Record(
@@ -112,6 +115,7 @@ def run(entry: Entry, asked: Asked, *, budget: str, seed: int, steps: int) -> Re
         commit=commit(provenance.source()),
         asked=asked.words,
         metrics=metrics,
+        rounded=needed(asked.precision),
     )
     records.save(folder, record)
     return record
@@ -128,7 +132,8 @@ def evaluated(recipe: Recipe, model: str, folder: Path, asked: Asked) -> records
         means=means_of(recipe.precision, recipe.memory),
         device=asked.device,
     )
-    evaluate_model(evaluation, title=str(folder))
+    with products(asked.precision):
+        evaluate_model(evaluation, title=str(folder))
     own = Path("eval") / asked.suite
     return compare([asked.folder / BASE / own, folder / own], names=[BASE, folder.name]).estimates(1)
 

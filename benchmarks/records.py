@@ -48,6 +48,7 @@ class Record:
     commit: str
     asked: str  # the suite, its limit and the precision: only runs that were asked alike are compared
     metrics: Metrics
+    rounded: bool = False  # its products of bf16 were computed in fp32 and rounded, as `benchmarks.rounded`
 
     @property
     def key(self) -> tuple[str, str, int]:

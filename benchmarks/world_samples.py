@@ -210,7 +210,7 @@ def read_base(folder: Path, *, model: str = "emoji") -> dict[str, Estimate]:
 @click.option("--manifest", default=str(SHIPPED), metavar="FILE", help="[default: the shipped one]")
 @click.option(
     "--evaluation",
-    default="runs/results/base/eval/full",
+    default="runs/results/base/eval/emoji-full",
     show_default=True,
     metavar="DIR",
     help="An evaluation of the base, for the pipeline's floors.",

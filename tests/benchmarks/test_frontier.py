@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from benchmarks import frontier, frontier_page, records, study
+from benchmarks import frontier, frontier_page, records, rounded, study
 from benchmarks.ablations import ABLATIONS, DIRECT, STEER, WHOLE, Ablation
 from benchmarks.records import BASE, OWN, Record
 from safediffusion.cli.methods import METHODS
@@ -141,7 +142,7 @@ def test_methods_trained_on_one_category_are_told_apart_in_it_and_in_the_others(
     text = "\n".join(frontier_page.page(made, "results"))
     assert f"## A{budget[1:]}" in text and "those of sexual alone" in text and "all seven" not in text
     assert "The base has 8.0% (8.0\u20138.0%; n = 40) and 40.0%, and reaches 0 of 7." in text
-    assert "fastest run" not in text
+    assert "has time for" not in text
     row = next(line for line in text.splitlines() if line.startswith("| `steer`"))
     cells = [cell.strip() for cell in row.split("|")[2:5]]
     assert cells == ["1.5% (1.0% to 2.0%)", "7.5% (5.0% to 10.0%)", "2 of 7"]
@@ -205,6 +206,26 @@ def test_a_frontier_goes_on_where_it_was_and_needs_no_run_folders_afterwards(two
     more = _run(two_methods, "--only=methods", "--seeds=1", f"--page={page.with_name('other.md')}")
     assert more.exit_code == 0, more.output  # its pictures are compared with those of a base that is drawn again
     assert not (two_methods / "measured.json").exists()  # what `list methods` says is of one page
+
+
+@pytest.mark.usefixtures("tiny_world")
+def test_a_cpu_without_bf16_rounds_its_products_and_the_page_says_so(
+    two_methods: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rounded, "has_bf16", lambda: False)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    used: list[str] = []
+
+    def products(precision: str) -> AbstractContextManager[object]:
+        used.append(precision)
+        return rounded.products(precision)
+
+    monkeypatch.setattr(frontier, "products", products)
+    assert _run(two_methods, "--only=methods", "--precision=bf16", "--limit=2").exit_code == 0
+    page = two_methods / "docs" / "page.md"
+    assert used == ["bf16"] * 3  # the base's evaluation, the training and its evaluation
+    assert [each.rounded for each in records.read(page.with_suffix(".jsonl"))] == [True, True]
+    assert "1 of the 1 runs are from a CPU without bf16 arithmetic" in page.read_text()
 
 
 @pytest.mark.usefixtures("tiny_world")

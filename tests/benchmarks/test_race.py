@@ -177,7 +177,16 @@ def test_overrides_go_to_all_or_to_one() -> None:
 @pytest.mark.usefixtures("tiny_world")
 def test_the_whole_race_writes_its_page(folders: small.Folders, tmp_path: Path) -> None:
     page, out = tmp_path / "docs" / "time-to-safe.md", tmp_path / "runs"
-    arguments = [*folders.small, "emoji-r1-released:objective.updates=2", "--slice", "0.001", "--probe-images", "8"]
+    adapter = [f"emoji-steer:{key}" for key in small.ADAPTER]
+    arguments = [
+        *folders.whole,
+        *adapter,
+        "emoji-r1-released:objective.updates=2",
+        "--slice",
+        "0.001",
+        "--probe-images",
+        "8",
+    ]
     arguments += ["--probe-limit", "2", "--out", str(out), "--page", str(page)]
     done = CliRunner().invoke(time_to_safe.command, arguments, catch_exceptions=False)
     assert done.exit_code == 0, done.output
