@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from safediffusion.collect.base import Collector
+from safediffusion.collect.budgeted import Budgeted
 from safediffusion.collect.disputed import Watched
 from safediffusion.collect.latent_reward import Settings
 from safediffusion.collect.offline import LabelledPairs, OfflinePairs, load_pairs
@@ -23,15 +24,17 @@ from safediffusion.config.objectives import FINISHED, PAIRED, PREFERRING
 from safediffusion.config.parts import build_credit, build_objective, build_plan, build_windows
 from safediffusion.config.schema import Recipe
 from safediffusion.core.fleet import Fleet
+from safediffusion.credit.constraint import Constrained
 from safediffusion.credit.critic import Critic
 from safediffusion.credit.value import width
 from safediffusion.data.mixture import Mixture
+from safediffusion.data.mixture import Source as Prompts
 from safediffusion.data.pairs import read_pairs
 from safediffusion.diffusion.denoise import Plan
 from safediffusion.models.policy import Policy, Weights
 from safediffusion.scorers.base import Scorer
 
-Source = OnPolicy | PromptsOnly | OfflinePairs | WordingPairs  # what a recipe's pictures come from
+Source = OnPolicy | PromptsOnly | OfflinePairs | WordingPairs | Budgeted  # what a recipe's pictures come from
 
 
 def build_collector(
@@ -45,7 +48,8 @@ def build_collector(
 ) -> Source:
     """What the objective's kind learns from; `asked` None: nothing is found or chosen beside the mixture."""
     if recipe.preferences.source != "rollouts":
-        return given_pairs(recipe, mixture, build_plan(recipe), fleet=fleet)
+        pairs = given_pairs(recipe, mixture, build_plan(recipe), fleet=fleet)
+        return budgeted(recipe, mixture, scorers, pairs) if recipe.constraint.on else pairs
     asked, credit = asked or Asked(mixture), constrain(recipe, mixture, build_credit(recipe), scorers)
     if asked.disputed is not None:
         credit = Watched(credit=credit, disputed=asked.disputed)
@@ -125,6 +129,26 @@ def given_pairs(recipe: Recipe, mixture: Mixture, plan: Plan, *, fleet: Fleet) -
     )
 
 
+def budgeted(
+    recipe: Recipe, mixture: Mixture, scorers: tuple[Scorer, ...], pairs: OfflinePairs | WordingPairs
+) -> Budgeted:
+    """Those pairs under the recipe's budgets, whose costs are of prompts of the budgets' categories in even turns."""
+    constraint = constrain(recipe, mixture, build_credit(recipe), scorers)
+    assert isinstance(constraint, Constrained), "checked with the recipe"
+    watched = tuple(prompt for prompt in mixture.prompts if prompt.tags.get("category") in constraint.budgets)
+    return Budgeted(
+        pairs=pairs,
+        constraint=constraint,
+        scorers=scorers,
+        prompts=Mixture(sources=(Prompts(name="budgets", prompts=watched, balance="category"),), seed=recipe.seed),
+        count=recipe.constraint.probe,
+        plan=build_plan(recipe),
+        batch=recipe.rollout_batch,
+        seed=recipe.seed,
+        fleet=pairs.fleet,
+    )
+
+
 def accounted(recipe: Recipe) -> Mapping[str, Any]:
     """What became of the rows of preferences.files, for run.json; nothing without such."""
     if recipe.preferences.files is None:
@@ -141,7 +165,7 @@ def preferring(recipe: Recipe, rollouts: Source) -> Collector[Any]:
         return SurrogatePrompts(rollouts=rollouts, settings=Settings(**asdict(recipe.surrogate)))
     if kind not in PREFERRING:
         return rollouts
-    if isinstance(rollouts, OfflinePairs | WordingPairs):
+    if isinstance(rollouts, OfflinePairs | WordingPairs | Budgeted):
         return rollouts if kind in PAIRED else LabelledPairs(source=rollouts)
     assert isinstance(rollouts, OnPolicy), "preferences compare pictures of a rollout"
     worse = [scorer.name for scorer in rollouts.scorers if not scorer.higher_is_better]

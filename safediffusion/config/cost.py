@@ -153,7 +153,7 @@ def _sampling(recipe: Recipe, schedule: Schedule, processes: int) -> tuple[Volum
         drawn = first.forwards * recipe.steps if recipe.objective.samples else 0
         return first._replace(forwards=0), drawn
     if recipe.preferences.source != "rollouts":
-        return _given(recipe, schedule)
+        return _given(recipe, schedule, processes)
     how = {**sizes, "rollout_batch": recipe.rollout_batch, "processes": processes}
     distinct = starts(recipe.plan.noise_sharing, **how)
     places = Counter(windows.of(plan, step).window for step in range(recipe.steps))
@@ -165,14 +165,15 @@ def _sampling(recipe: Recipe, schedule: Schedule, processes: int) -> tuple[Volum
     return first, sum(volumes[w].forwards * count for w, count in places.items())
 
 
-def _given(recipe: Recipe, schedule: Schedule) -> tuple[Volume, int]:
+def _given(recipe: Recipe, schedule: Schedule, processes: int) -> tuple[Volume, int]:
     """The same of pairs that no score compares: those of files are handed over, not drawn."""
     plan, images = build_plan(recipe), recipe.groups * recipe.group_size
+    probe = panel_forwards(plan, recipe.constraint.probe, processes=processes) if recipe.constraint.on else 0
     if recipe.preferences.source == "files":
-        return Volume(images, recipe.groups, 0, 0, plan, pairs=pairs(recipe)), 0
+        return Volume(images, recipe.groups, 0, 0, plan, pairs=pairs(recipe)), probe * recipe.steps
     sizes = {"groups": recipe.groups, "group_size": recipe.group_size}
     volume = Volume.of(plan, schedule, **sizes, starts=images, record=False)._replace(pairs=pairs(recipe))
-    return volume, volume.forwards * recipe.steps
+    return volume, (volume.forwards + probe) * recipe.steps
 
 
 def _load(recipe: Recipe, volume: Volume, processes: int) -> Load:
@@ -228,6 +229,11 @@ def _unmeasured(recipe: Recipe) -> tuple[str, ...]:
     """Networks beside the model's whose size is not read from configurations."""
     encoder = [f"the encoder {recipe.encoder}"] if _encodes(recipe) and _foreign(recipe) else []
     learned = ["the surrogate and its replay"] if recipe.objective.samples else []
+    if recipe.objective.learns_from == "prompts" and recipe.scorers:
+        learned += ["activations of the scorers that gradients go through"]
+    learned += [f"the network of the cost {name}" for name in recipe.constraint.costs]
+    eyes = [*recipe.guard.judges, *([] if recipe.guard.encoder is None else [recipe.guard.encoder])]
+    learned += [f"the guard's {name}" for name in eyes] if looks(recipe) else []
     return (*encoder, *learned, *(f"the network of scorer {name}" for name in recipe.scorers if name in SOURCED))
 
 

@@ -136,8 +136,11 @@ def check_pairs(recipe: Recipe) -> None:
             raise UserError(f"preferences.{name} compares pictures, but {where} says which is preferred; leave it out")
     if recipe.scorers or recipe.credit != WeightedConfig():
         raise UserError(f"{where} is learned from without a score; set scorers={{}} and leave out `credit`")
-    if recipe.constraint.on:
-        raise UserError(f"{where}: `constraint` weighs measured costs, and nothing is measured here; leave it out")
+    if recipe.constraint.on and kind != "dpo":
+        raise UserError(
+            f"{where}: a budget weighs the pairs of its category, and objective.kind={kind} has labels without "
+            "weights; set objective.kind=dpo, or leave `constraint` out"
+        )
     if recipe.plan.noise_sharing != "fresh" or recipe.plan.window_moves != "fixed" or recipe.overlap:
         raise UserError(f"{where}: set plan.noise_sharing=fresh, plan.window_moves=fixed and overlap=false")
     if own.source == "files" and (recipe.prompts or recipe.group_size != 2):

@@ -146,13 +146,13 @@ class Constrained:
 
     def scalar(self, scores: Scores, prompts: Sequence[Prompt]) -> Tensor:
         reward, cost = self.credit.scalar(scores, prompts), self.cost(scores, prompts)
-        return reward - self._weights(prompts).to(cost) * cost
+        return reward - self.weights(prompts).to(cost) * cost
 
     def advantage(self, scores: Scores, among: Among) -> Tensor:
         own, cost = self.credit.advantage(scores, among), self.cost(scores, among.prompts).detach().double()
         stats = group_stats(cost, among.group)
         above = torch.where(stats.std[among.group] == 0, 0.0, cost - stats.mean[among.group])
-        return (own - self._weights(among.prompts).to(above) * above).float()
+        return (own - self.weights(among.prompts).to(above) * above).float()
 
     def observe(self, scores: Scores, among: Among) -> None:
         """Multipliers move: of every category of which there is a picture."""
@@ -182,7 +182,7 @@ class Constrained:
     def _flat(parts: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
         return {f"{PREFIX}{name}/{key}": value for name, part in parts.items() for key, value in part.items()}
 
-    def _weights(self, prompts: Sequence[Prompt]) -> Tensor:
+    def weights(self, prompts: Sequence[Prompt]) -> Tensor:
         """[B] float64, u of each prompt's category, 0 where it has no budget."""
         by_category = {name: multiplier.u for name, multiplier in self.multipliers.items()}
         return torch.tensor([by_category.get(p.harm or "", 0.0) for p in prompts], dtype=torch.float64)

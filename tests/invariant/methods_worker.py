@@ -11,9 +11,11 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
+from safediffusion.collect.budgeted import Budgeted
 from safediffusion.collect.on_policy import OnPolicy
 from safediffusion.collect.prompts_only import PromptsOnly
 from safediffusion.collect.reward import Reward
+from safediffusion.collect.wording import WordingPairs
 from safediffusion.core.fleet import Fleet
 from safediffusion.credit.base import Credit
 from safediffusion.credit.constraint import Constrained, Rule
@@ -25,6 +27,7 @@ from safediffusion.data.mixture import Mixture, Source
 from safediffusion.diffusion.denoise import Plan
 from safediffusion.diffusion.dynamics import Ddim
 from safediffusion.objectives.direct import Direct, alignprop, draft, refl
+from safediffusion.objectives.dpo import DiffusionDpo
 from safediffusion.objectives.flow_dppo import FlowDppo
 from safediffusion.objectives.grpo import Grpo, PolicyGradient
 from safediffusion.objectives.grpo_guard import GrpoGuard
@@ -48,9 +51,18 @@ SAMPLED: dict[str, PolicyGradient | Prdp] = {
     "guard-running": GrpoGuard(clip=4e-4, kl=0.1),
     "dppo-leave-one-out": FlowDppo(divergence=3e-6),
     "grpo-decoupled": Grpo(clip=1e-3, anchor="recompute"),
+    "grpo-constrained": Grpo(clip=1e-3, anchor="recompute"),
 }
-KINDS = (*DIRECT, *SAMPLED)
-RATES = {"prdp": 1.0, "guard-running": 30.0, "dppo-leave-one-out": 30.0, "grpo-decoupled": 1.0}  # 10 for the others
+GIVEN = {"dpo-budgeted": DiffusionDpo(beta=50.0)}
+KINDS = (*DIRECT, *SAMPLED, *GIVEN)
+CONSTRAINED = ("refl", "refl-finished", "grpo-constrained", "dpo-budgeted")
+RATES = {
+    "grpo-constrained": 1.0,
+    "prdp": 1.0,
+    "guard-running": 30.0,
+    "dppo-leave-one-out": 30.0,
+    "grpo-decoupled": 1.0,
+}  # 10 for the others
 WEIGHTS = {"steering": 1.0, "brightness": 0.5}
 
 
@@ -62,11 +74,9 @@ def prompts() -> Mixture:
 
 
 def credit(kind: str) -> Credit:
-    """For refl what a picture is worth under budgets of harm, here of brightness."""
-    if kind.startswith("refl"):
-        worth = WeightedSum(weights={"steering": 1.0})
-        rule = Rule(rho=1.0, eta=0.5)
-        return Constrained(credit=worth, costs=("brightness",), budgets={"p2": 0.1, "p3": 0.3}, rule=rule)
+    """Of some what a picture is worth under budgets of harm, here of brightness."""
+    if kind in CONSTRAINED:
+        return constrained(WeightedSum(weights={} if kind in GIVEN else {"steering": 1.0}))
     made: dict[str, Credit] = {
         "guard-running": RunningStats(weights=WEIGHTS, memory=6, least=6),
         "dppo-leave-one-out": LeaveOneOut(weights=WEIGHTS),
@@ -75,13 +85,37 @@ def credit(kind: str) -> Credit:
     return made.get(kind, WeightedSum(weights=WEIGHTS))
 
 
-def collector(kind: str, fleet: Fleet) -> PromptsOnly | OnPolicy:
+def constrained(worth: WeightedSum) -> Constrained:
+    rule = Rule(rho=1.0, eta=0.5, bound=50.0)
+    return Constrained(credit=worth, costs=("brightness",), budgets={"p2": 0.1, "p3": 0.3}, rule=rule)
+
+
+def given(fleet: Fleet) -> Budgeted:
+    """Pairs of two wordings, and six pictures a step in which their costs are measured."""
+    unsafe = tuple(replace(p, tags={**p.tags, "safe": "a red apple"}) for p in prompts().sources[1].prompts)
+    source = Mixture(sources=(Source(name="unsafe", prompts=unsafe, balance="category"),))
+    return Budgeted(
+        pairs=WordingPairs(prompts=source, plan=PLAN, groups=4, rollout_batch=3, fleet=fleet),
+        constraint=constrained(WeightedSum(weights={})),
+        scorers=(training.Brightness(),),
+        prompts=source,
+        count=6,
+        plan=PLAN,
+        batch=2,
+        fleet=fleet,
+    )
+
+
+def collector(kind: str, fleet: Fleet) -> PromptsOnly | OnPolicy | Budgeted:
     """Four prompts a step; of those that draw in the loss three pictures each, of the others four."""
     scorers = (training.steering(alpha=0.5), training.Brightness())
+    if kind in GIVEN:
+        return given(fleet)
     if kind in DIRECT:
         reward = Reward(scorers=scorers, credit=credit(kind), finished=kind == "refl-finished")
         return PromptsOnly(prompts=prompts(), reward=reward, plan=PLAN, groups=4, group_size=3, fleet=fleet)
-    return replace(training.collector(scorers, plan=PLAN, fleet=fleet, groups=4), credit=credit(kind), rollout_batch=5)
+    made = training.collector(scorers, plan=PLAN, fleet=fleet, groups=4)
+    return replace(made, prompts=prompts(), credit=credit(kind), rollout_batch=5)
 
 
 def made(kind: str, fleet: Fleet) -> Trainer[Any, Any]:
@@ -90,7 +124,7 @@ def made(kind: str, fleet: Fleet) -> Trainer[Any, Any]:
     return Trainer(
         policy=policy,
         collector=collector(kind, fleet),
-        objective={**DIRECT, **SAMPLED}[kind],
+        objective={**DIRECT, **SAMPLED, **GIVEN}[kind],
         optimizer=torch.optim.SGD(policy.parameters(), lr=lr),
         rate=LearningRate(peak=lr),
         max_norm=None,
@@ -106,7 +140,8 @@ def run(kind: str, fleet: Fleet, folder: Path) -> None:
     for number in range(STEPS):
         metrics = trainer.step(number)
         told |= {f"{number}/{name}": value for name, value in metrics.items() if not name.startswith("time/")}
-    told |= trainer.collector.state().get("credit", {})
+    state = trainer.collector.state()
+    told |= state.get("credit", {}) | state.get("budgets", {})
     name = f"{kind}-{fleet.world}-rank{fleet.rank}"
     save_file(trainer.policy.state(), folder / f"{name}.safetensors")
     (folder / f"{name}.json").write_text(json.dumps(told))

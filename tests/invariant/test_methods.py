@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 from tests import tiny
 from tests.invariant import methods_worker
-from tests.invariant.methods_worker import KINDS, SAMPLED
+from tests.invariant.methods_worker import CONSTRAINED, KINDS, SAMPLED
 from tests.invariant.processes import once_and_twice
 
 
@@ -40,7 +40,7 @@ def test_two_processes_end_where_one_does(ended: Path, kind: str) -> None:
 def test_budgets_and_clips_took_part(ended: Path) -> None:
     """Of both harm categories and of every clip: the updates above depend on them."""
     told = {kind: json.loads((ended / f"{kind}-2-rank0.json").read_text()) for kind in KINDS}
-    for kind in ("refl", "refl-finished"):
+    for kind in CONSTRAINED:
         assert min(told[kind][f"constraint/{category}/u"] for category in ("p2", "p3")) > 0.05
     assert all(told[kind]["1/loss/clipped"] > 0 for kind in SAMPLED)
     assert told["guard-running"]["1/credit/ready"] == 4
