@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 
 from safediffusion.collect.on_policy import OnPolicy
 from safediffusion.config.build import _first, build_experiment
@@ -19,6 +20,7 @@ from safediffusion.models.policy import Weights
 from safediffusion.objectives.grpo import Grpo
 from safediffusion.scorers.steering import Steering
 from safediffusion.train import contrast
+from safediffusion.train.run import train
 from tests import small
 
 
@@ -166,7 +168,7 @@ def test_eight_bit_moments_that_are_not_installed_name_their_extra(monkeypatch: 
 def test_what_training_runs_on_arrives(folders: small.Folders) -> None:
     keys = ["precision=fp16", "overlap=true", "compile=true", "optimizer.bits=8", "weights.init=random"]
     keys += ["weights.kind=full", "memory.reference_on_cpu=true", "objective.kl=0.1"]
-    trainer = build_experiment(load_recipe("emoji-steer", [*folders.small, *keys])).trainer
+    trainer = build_experiment(load_recipe("emoji-steer", [*folders.whole, *keys])).trainer
     assert trainer.scaler.is_enabled() and type(trainer.optimizer).__name__ == "AdamW8bit"
     assert isinstance(trainer.collector, OnPolicy) and trainer.collector.overlap
     bank = trainer.policy.bank
@@ -192,3 +194,14 @@ def test_options_that_exclude_each_other(keys: list[str], message: str) -> None:
     with pytest.raises(UserError) as caught:
         load_recipe("emoji-steer", [key for given in keys for key in (full if given == "@" else [given])])
     assert message in str(caught.value)
+
+
+def test_forgotten_activations_come_back_by_the_weights_that_made_them(folders: small.Folders, tmp_path: Path) -> None:
+    """Gradients through two steps go through the reference, too, whose adapters are off."""
+    ends = []
+    for forget in (False, True):
+        own = ["plan.size=[16,16]", "objective.last=2", "objective.kl=5", f"memory.checkpointing={forget}"]
+        experiment = build_experiment(load_recipe("emoji-draft", [*folders.small, *own]))
+        train(experiment, tmp_path / str(forget))
+        ends.append([p.detach().clone() for p in experiment.trainer.policy.parameters()])
+    assert all(torch.equal(kept, again) for kept, again in zip(*ends, strict=True))
