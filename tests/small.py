@@ -7,6 +7,8 @@ from pathlib import Path
 
 from tests import families, tiny
 
+ADAPTER = ("weights.rank=2", "weights.within=[]")
+
 
 @dataclass(frozen=True, slots=True)
 class Folders:
@@ -16,7 +18,8 @@ class Folders:
     @property
     def keys(self) -> list[str]:
         """Overrides that run a recipe on these folders without looking at pictures first."""
-        return [f"model={self.model}", f"encoder={self.encoder}", "calibration.pictures=null"]
+        blind = ["calibration.pictures=null", "guard.encoder=null"]
+        return [f"model={self.model}", f"encoder={self.encoder}", *blind]
 
     def of(self, family: str) -> Folders:
         """With the model of another family, 16 x 16 pixels."""
@@ -27,9 +30,14 @@ class Folders:
 
     @property
     def small(self) -> list[str]:
-        """And with few pictures, few steps and no log but metrics.jsonl."""
+        """And with few pictures, few steps, a small adapter and no log but metrics.jsonl."""
+        return [*self.whole, *ADAPTER]
+
+    @property
+    def whole(self) -> list[str]:
+        """The same for a recipe that trains all weights."""
         size = ["groups=2", "group_size=2", "rollout_batch=4", "objective.micro=8", "steps=2", "log=[]"]
-        return [*self.keys, *size, "plan.steps=3", "plan.window=[0,2]", "weights.rank=2", "weights.within=[]"]
+        return [*self.keys, *size, "plan.steps=3", "plan.window=[0,2]"]
 
 
 def folders(folder: Path) -> Folders:

@@ -199,9 +199,12 @@ def is_main() -> bool:
 
 
 def slug(model: str) -> str:
-    """A folder name for a model."""
-    last = model.rstrip("/").rsplit("/", 1)[-1].removesuffix(".safetensors")
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", last) or "model"
+    """A folder name for a model; of BASE+LORA both have a part in it."""
+    from safediffusion.models.load import split
+
+    base, extras = split(model)
+    parts = [each.rstrip("/").rsplit("/", 1)[-1].removesuffix(".safetensors") for each in (base, *extras)]
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", "-".join(parts)) or "model"
 
 
 def plan_for(model: str, *, steps: int | None, guidance: float | None, eta: float | None) -> Plan:

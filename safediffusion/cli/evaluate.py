@@ -30,6 +30,7 @@ from safediffusion.cli.common import (
     writable,
 )
 from safediffusion.cli.stopped import resumable
+from safediffusion.core.errors import UserError
 
 if TYPE_CHECKING:
     from safediffusion.core.stats import Estimate
@@ -85,7 +86,8 @@ def evaluate_model(asked: Asked, *, title: str) -> Mapping[str, Estimate]:
         saving=saving,
     )
     added = [sha256(weights_file(extra)) for extra in split(asked.model)[1]]
-    about = {"model": asked.model, **({"weights": " ".join(added)} if added else {}), **drawing.described()}
+    weights = {"weights": " ".join(added)} if added else {}
+    about = {"model": asked.model, **weights, **drawing.described(), "precision": precision}
     options = Options(plan=asked.plan, batch=asked.batch, limit=asked.limit, model=about, format=asked.format)
     with bar(title, shown=fleet.is_main) as progress:
         return evaluate(policy, suite, asked.folder, fleet=fleet, options=options, progress=progress)
@@ -152,8 +154,7 @@ def command(
         suite = "emoji-full" if loaded.split("+")[0] == "emoji" else "full"
     kit = kit_for(datas, sources, encoders)
     _say_accounts(load_suite(suite, kit))  # a wrong name is said before a model is loaded
-    run = Path(model) if loaded != model else Path("runs") / slug(model)
-    folder = writable(Path(out) if out is not None else run / "eval" / suite)
+    folder = writable(Path(out) if out is not None else _home(model, loaded) / "eval" / suite)
     asked = Asked(
         model=loaded,
         suite=suite,
@@ -173,6 +174,16 @@ def command(
     if is_main():
         _say(folder, slug(model))
     watch.check()
+
+
+def _home(model: str, loaded: str) -> Path:
+    """The folder of a run, or one for any other model. UserError where a run that is another model has its name."""
+    if loaded != model:
+        return Path(model)
+    folder = Path("runs") / slug(model)
+    if (folder / "run.json").is_file():
+        raise UserError(f"{folder}, where {model} would be measured, is a run of its own; give --out")
+    return folder
 
 
 def _say(folder: Path, name: str) -> None:

@@ -209,7 +209,7 @@ METHODS = {
         about="a critic's advantage for every step, its active neurons drawn anew now and then",
         recipe="emoji-tdpo",
         signal="a number a picture over what a critic expected at each step",
-        restraint="resets of the critic, the clip of the ratio, KL to the base on safe prompts",
+        restraint="resets of the critic, KL to the base on safe prompts, EMA",
     ),
     "noisy-critic": Method(
         arxiv="2601.03213",
@@ -278,7 +278,7 @@ METHODS = {
         about="a policy gradient whose likelihood is the denoising loss",
         recipe="emoji-awm",
         optimisation=FORWARD,
-        restraint="the clip of the ratio, penalties to the reference and to averaged weights",
+        restraint="penalties to the reference and to averaged weights",
     ),
     "rwr": Method(
         arxiv="2305.13301",
@@ -339,6 +339,6 @@ METHODS = {
         recipe="emoji-prdp",
         signal="the difference in reward of two pictures",
         optimisation="regression of reward differences",
-        restraint="proximal clipping, the pretrained model inside the loss",
+        restraint="the pretrained model inside the loss; proximal clipping from the second update of a step on",
     ),
 }

@@ -21,6 +21,7 @@ from safediffusion.cli.common import (
     plan_options,
     say_guard,
     slug,
+    writable,
 )
 from safediffusion.core.errors import UserError
 
@@ -69,6 +70,7 @@ def command(
     from safediffusion.core.fleet import Fleet
     from safediffusion.models.load import load_policy
 
+    folder = writable(Path(out))
     place, names = pick_device(device, Fleet()), (model, *against)
     say_guard(names)
     drawings = [drawing_for(name, size=size, embedded_guidance=embedded_guidance) for name in names]
@@ -90,7 +92,7 @@ def command(
             for text in prompts:
                 columns[-1] += draw_prompt(policy, text, plan, count=count, seed=seed, batch=batch)
                 progress(sum(map(len, columns)), len(names) * len(prompts) * count)
-    click.echo(str(save(Path(out), columns, [slug(name) for name in names])))
+    click.echo(str(save(folder, columns, [slug(name) for name in names])))
 
 
 def draw_prompt(policy: Policy, text: str, plan: Plan, *, count: int, seed: int, batch: int = 8) -> list[Image]:

@@ -65,6 +65,7 @@ def command(
             raise UserError("harm is fitted as the run's recipe says; leave out settings, --encoder and --source")
         made = _harm(folder, place)
     else:
+        _check_settings(scorer, overrides, encoder, source)
         made = _scorer(scorer, folder, overrides, encoder, source, place)
 
     from safediffusion.cli.progress import bar
@@ -77,6 +78,19 @@ def command(
         counts = score(folder, made, batch=batch, device=place, again=again, progress=progress)
     click.echo(f"{folder}: " + ", ".join(f"{name} {count}" for name, count in counts.items()))
     watch.check()
+
+
+def _check_settings(name: str, overrides: tuple[str, ...], encoder: str | None, source: str | None) -> None:
+    """UserError for what this scorer would not read."""
+    from safediffusion.config.check import ENCODED, SOURCED
+
+    for given, allowed, what in (
+        (overrides, ("steering",), "settings"),
+        (encoder, ENCODED, "--encoder"),
+        (source, SOURCED, "--source"),
+    ):
+        if given and name not in allowed:
+            raise UserError(f"{name} has no {what}; that is for {', '.join(allowed)}: leave it out")
 
 
 def _judge(name: str, source: str | None, encoder: str | None, device: str) -> Scorer:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from safediffusion.cli.common import device_option, is_main, pick_device, read_config
+from safediffusion.cli.common import device_option, is_main, pick_device, read_config, writable
 from safediffusion.cli.stopped import resumable
 from safediffusion.core.errors import UserError
 
@@ -60,14 +60,20 @@ def command(
     Any key of the recipe can be set: optimizer.lr=1e-4 plan.window=[0,5] model=path/to/folder.
     """
     found, folder = chosen(recipe, overrides, out)
+    if processes > 1 and not dry_run:
+        raise UserError(
+            f"--processes is for --dry-run; to train with {processes}: accelerate launch --num_processes {processes} "
+            f"-m safediffusion train {recipe}"
+        )
     if dry_run:
         from safediffusion.config.check import check
         from safediffusion.config.cost import forecast
+        from safediffusion.config.notes import notes
 
-        check(found)
-        click.echo("\n".join(forecast(found, processes=processes).lines()))
+        said = [f"note: {note}" for note in notes(found, check(found))]
+        click.echo("\n".join([*forecast(found, processes=processes).lines(), *said]))
         return
-    started = (folder / "run.json").is_file()
+    started = (writable(folder) / "run.json").is_file()
     if resume and not started:
         raise UserError(f"there is no run in {folder} to resume; drop --resume to start one there")
     if started and not resume:

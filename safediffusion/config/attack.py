@@ -21,6 +21,9 @@ SAFETY = "steering/safety"
 QUALITY = ("aesthetic", "clip", "hps", "imagereward", "pickscore", "steering")  # scores that say nothing of harm
 
 
+WORDS = ("none", "prompts", "model")  # vocabularies that are no file
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AttackConfig:
     every: int = key(0, "search before every so many steps, but the first; 0 = never", low=0)
@@ -97,7 +100,7 @@ def check_attacked(recipe: Recipe, mixture: Mixture) -> None:
     known = [SAFETY, HARM, *JUDGES.names(), *sorted({*SCORERS.names()} - {*QUALITY})]
     if own.score not in known:
         raise UserError(f"attack.score: {own.score} is no score of harm; {suggest(own.score, known)}")
-    if own.vocabulary not in ("none", "prompts", "model") and not Path(own.vocabulary).is_file():
+    if own.vocabulary not in WORDS and not Path(own.vocabulary).is_file():
         raise UserError(
             f"attack.vocabulary: '{own.vocabulary}' is no file; it is none, prompts, model, or a file, a word a line"
         )

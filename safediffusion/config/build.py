@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from shutil import rmtree
 from typing import Any
 
 import torch
@@ -15,10 +16,13 @@ from safediffusion.collect.attacker import Attacked, Attacker
 from safediffusion.config.asked import build_asked, build_attacker, build_harmfulness
 from safediffusion.config.check import check
 from safediffusion.config.collectors import Source, accounted, build_collector, build_critic, preferring
+from safediffusion.config.constrained import unreachable
+from safediffusion.config.files import local_files
 from safediffusion.config.guarding import build_guard
 from safediffusion.config.kit import kit_of
 from safediffusion.config.labelled import load_pictures
 from safediffusion.config.load import parse_recipe, to_plain
+from safediffusion.config.notes import notes
 from safediffusion.config.parts import build_drawing, build_objective, build_plan, build_saving, lora_spec
 from safediffusion.config.schema import Recipe
 from safediffusion.config.scorers import build_scorers
@@ -77,6 +81,7 @@ def build_experiment(recipe: Recipe, *, fleet: Fleet | None = None, device: Devi
         hook=_evaluation(recipe, fleet) if recipe.evaluation.every else None,
         hook_every=recipe.evaluation.every,
         check=None if steering is None or recipe.calibration.pictures is None else _Check(recipe, steering),
+        notes=(*notes(recipe, mixture), *unreachable(recipe, mixture, scorers)),
         guard=build_guard(recipe, mixture, scorers, build_plan(recipe), fleet=fleet, device=device),
         trackers=recipe.log,
         config=to_plain(recipe),
@@ -85,6 +90,7 @@ def build_experiment(recipe: Recipe, *, fleet: Fleet | None = None, device: Devi
         provenance={
             "rewards": sorted(recipe.scorers),
             "weights": _hashes(recipe.model),
+            "data": local_files(recipe),
             **_labels(steering),
             **accounted(recipe),
         },
@@ -192,9 +198,18 @@ def _evaluation(recipe: Recipe, fleet: Fleet) -> Hook:
             plan=plan,
             batch=settings.batch,
             limit=settings.limit,
-            model={"model": recipe.model, "run": str(folder), "step": str(step), **drawing.described()},
+            model={
+                "model": recipe.model,
+                "run": str(folder),
+                "step": str(step),
+                **drawing.described(),
+                "precision": recipe.precision,
+            },
         )
         place = folder / "eval" / f"{settings.suite}-{step:06d}"
+        if fleet.is_main:
+            rmtree(place, ignore_errors=True)  # of a session that was stopped before its checkpoint: of other weights
+        fleet.barrier()
         suite = load_suite(settings.suite, replace(kit_of(settings), device=str(policy.device), folder=place))
         with policy.using(which):
             found = evaluate(policy, suite, place, fleet=fleet, options=options)

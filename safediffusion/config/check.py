@@ -16,7 +16,7 @@ from safediffusion.core.errors import UserError
 from safediffusion.core.prompt import Prompt
 from safediffusion.core.registry import Registry, suggest
 from safediffusion.data.fields import categories_of
-from safediffusion.data.mixture import Mixture, Source
+from safediffusion.data.mixture import Mixture, Source, few
 from safediffusion.data.pairs import read_pairs
 from safediffusion.data.prompts import read_prompts
 from safediffusion.data.wordings import harmless
@@ -96,11 +96,11 @@ def mixture_of(recipe: Recipe) -> Mixture:
     if recipe.preferences.files is not None:
         pairs, _ = read_pairs(Path(recipe.preferences.files))
         return Mixture(sources=(Source(name="pairs", prompts=tuple(pair.prompt for pair in pairs)),), seed=recipe.seed)
-    sources = (_source(name, config) for name, config in recipe.prompts.items())
+    sources = (_source(name, config, seed=recipe.seed) for name, config in recipe.prompts.items())
     return Mixture(sources=tuple(sources), seed=recipe.seed)
 
 
-def _source(name: str, config: SourceConfig) -> Source:
+def _source(name: str, config: SourceConfig, *, seed: int) -> Source:
     assert (config.file is None) != (config.builtin is None)
     prompts = read_prompts(Path(config.file)) if config.file else builtin_prompts(str(config.builtin))
     if config.categories:
@@ -109,7 +109,15 @@ def _source(name: str, config: SourceConfig) -> Source:
     tags = {key: value for key, value in given.items() if value is not None}
     if tags:
         prompts = tuple(_tagged(prompt, tags) for prompt in prompts)
-    return Source(name=name, prompts=prompts, share=config.share, balance=config.balance)
+    source = Source(name=name, prompts=prompts, share=config.share, balance=config.balance)
+    if config.count is None:
+        return source
+    if config.count > len(prompts):
+        raise UserError(
+            f"prompts.{name}.count is {config.count}, but the source has {len(prompts)} prompts; set at most as many, "
+            "or leave it out"
+        )
+    return few(source, config.count, seed=seed)
 
 
 def _of_categories(name: str, prompts: tuple[Prompt, ...], wanted: tuple[str, ...]) -> tuple[Prompt, ...]:

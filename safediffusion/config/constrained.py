@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from statistics import fmean, pstdev
 
 import torch
 
@@ -40,6 +41,22 @@ def constrain(recipe: Recipe, mixture: Mixture, credit: Credit, scorers: Sequenc
         std=own.std,
         rule=Rule(rho=own.rho, eta=own.eta, ema=own.ema, bound=math.inf if own.bound is None else own.bound),
     )
+
+
+def unreachable(recipe: Recipe, mixture: Mixture, scorers: Sequence[Scorer]) -> Iterator[str]:
+    """Budgets that `harm`, where it is the only cost, has even safe pictures above."""
+    own = recipe.constraint
+    harm = next((each for each in scorers if isinstance(each, Harm)), None)
+    if harm is None or own.costs != (HARM,):
+        return
+    for category, budget in budgets_of(recipe, mixture).items():
+        found = harm.on_safe(category)
+        least = fmean(found) + own.std * pstdev(found)
+        if least > budget:
+            yield (
+                f"harm's cost of the safe labelled pictures is about {least:.1%} for {category}, above its budget of "
+                f"{budget:.1%}, which training will not reach; set constraint.budgets above it, or another cost"
+            )
 
 
 def build_cost(name: str, recipe: Recipe, encoder: Callable[[], Encoder], device: Device) -> Scorer | None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from safediffusion.config.fields import key
-from safediffusion.config.objectives import PREFERRING, ReflConfig, RwrConfig
+from safediffusion.config.objectives import PREFERRING, NftConfig, ReflConfig, RwrConfig
 from safediffusion.core.errors import UserError
 from safediffusion.core.prompt import FOUND
 from safediffusion.core.registry import suggest
@@ -44,6 +44,12 @@ class ConstraintConfig:
         0,
         "a cost is that of the worst of so many views of a picture; 0 = their mean, as objective.views says",
         low=0,
+    )
+    probe: int = key(
+        14,
+        "pictures that every step draws to measure costs in, where training draws none of the policy's own "
+        "(preferences.source=files or wording)",
+        low=1,
     )
     anchors: tuple[str, ...] = key((), "anchor sets of harm, an ensemble; [] = that of steering.anchors")
     pictures: str | None = key(
@@ -109,8 +115,14 @@ def check_constraint(recipe: Recipe) -> None:
 
 
 def _check_weights(recipe: Recipe) -> None:
-    """Pictures that weigh exp(advantage / temperature) must not weigh e^100 where a multiplier is large."""
+    """What a large multiplier would leave of a reward that is cut off, or of pictures that weigh exp(advantage)."""
     objective, bound = recipe.objective, recipe.constraint.bound
+    if isinstance(objective, NftConfig) and (bound is None or bound > objective.advantage_max):
+        raise UserError(
+            f"objective.kind=nft knows advantages up to objective.advantage_max={objective.advantage_max:g}, beyond "
+            f"which a multiplier of {'any size' if bound is None else f'{bound:g}'} leaves nothing of the reward; set "
+            f"constraint.bound={objective.advantage_max:g} or less, or a larger advantage_max"
+        )
     if not isinstance(objective, RwrConfig) or objective.weighting != "exp":
         return
     most = STEEPEST * objective.temperature

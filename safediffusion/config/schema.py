@@ -117,6 +117,7 @@ class SourceConfig:
     category: str | None = key(None, "tags all prompts of the source with a harm category, for per-category anchors")
     categories: tuple[str, ...] = key((), "only its prompts of these categories, by their tags; [] = all of them")
     balance: str | None = key(None, "a tag whose values are drawn in even turns, e.g. category")
+    count: int | None = key(None, "only so many of its prompts, chosen by the recipe's seed; null = all", low=1)
 
     def __post_init__(self) -> None:
         if (self.builtin is None) == (self.file is None):
@@ -183,6 +184,12 @@ class OptimizerConfig:
     )
     hold: float = key(0.0, "share of the updates after the warm-up before it decays; below 1", low=0, high=0.99)
     max_norm: float | None = key(1.0, "gradients are clipped to this norm; null = never", low=0)
+
+    def __post_init__(self) -> None:
+        if self.max_norm == 0:
+            raise UserError("max_norm is 0, which leaves nothing of a gradient; set it above 0, or null for never")
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise UserError(f"betas are {list(self.betas)}; both lie from 0 to below 1, e.g. [0.9, 0.999]")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,7 +14,7 @@ from safediffusion.config.attack import SAFETY
 from safediffusion.config.constraint import HARM
 from safediffusion.config.credits import CreditConfig, WeightedConfig
 from safediffusion.config.fields import own_keys
-from safediffusion.config.objectives import RwrConfig
+from safediffusion.config.objectives import ObjectiveConfig, PrdpConfig, RwrConfig
 from safediffusion.core.errors import UserError
 from safediffusion.judges.registry import JUDGES
 from safediffusion.scorers.registry import SCORERS
@@ -56,21 +56,47 @@ def unread(recipe: Recipe) -> Iterator[Unread]:
     if plan.window_moves != "sliding":
         why = f"plan.window_moves={plan.window_moves} has no such pace"
         yield Unread("plan", ("window_every",), why, ", or set plan.window_moves=sliding")
-    if recipe.calibration.pictures is not None and not _measures_direction(recipe):
-        yield Unread("calibration", ("pictures",), "`scorers` has no steering and nothing is fitted as harm")
+    yield from _unread_calibration(recipe)
+    yield from _unread_clip(objective)
+    if recipe.weights.kind == "full":
+        why = "weights.kind=full trains every weight and has no adapter"
+        yield Unread("weights", ("rank", "alpha", "targets", "within"), why, ", or set weights.kind=lora")
     if recipe.optimizer.decay == "constant":
         yield Unread("optimizer", ("hold",), "optimizer.decay=constant never falls", ", or set optimizer.decay=cosine")
     if not recipe.scorers:
         why = "nothing is rewarded (`scorers` is empty), so the guard stops only a collapse"
         yield Unread("guard", ("patience",), why)
+    if plan.guidance == 1:
+        yield Unread("plan", ("keep_unconditional_grad",), "plan.guidance=1 has no unconditional branch")
     if len(constraint.costs) == 1 and (constraint.costs[0] in JUDGES or SCORERS.ships(constraint.costs[0])):
         why = f"{constraint.costs[0]} is the only cost, and one number has no standard deviation"
         yield Unread("constraint", ("std",), why, ", or name a second scorer in constraint.costs")
+    if constraint.on and recipe.preferences.source == "rollouts":
+        why = "costs are measured in the pictures that training draws"
+        yield Unread("constraint", ("probe",), why)
     yield from _unread_steering(recipe)
 
 
-def _measures_direction(recipe: Recipe) -> bool:
-    return "steering" in recipe.scorers or HARM in (*recipe.constraint.costs, recipe.attack.goes_by)
+def _unread_calibration(recipe: Recipe) -> Iterator[Unread]:
+    """A direction is measured where there is one and pictures of it; what is fitted as harm always is."""
+    fitted, pictures = HARM in (*recipe.constraint.costs, recipe.attack.goes_by), recipe.calibration.pictures
+    if not fitted and "steering" not in recipe.scorers:
+        keys = ("min_auc",) if pictures is None else ("pictures", "min_auc")
+        yield Unread("calibration", keys, "`scorers` has no steering and nothing is fitted as harm")
+    elif not fitted and pictures is None:
+        why = "calibration.pictures is null, so no direction is measured"
+        yield Unread("calibration", ("min_auc",), why, ", or set calibration.pictures to labelled pictures")
+
+
+def _unread_clip(objective: ObjectiveConfig) -> Iterator[Unread]:
+    """Where a step's only update starts at the old policy there is nothing to clip."""
+    if getattr(objective, "anchor", None) == "first_pass":
+        keys = tuple(key for key in ("clip", "divergence") if hasattr(objective, key))
+        why = "objective.anchor=first_pass makes every ratio exactly 1"
+        yield Unread("objective", keys, why, ", or set objective.anchor=recompute and objective.updates=2")
+    if isinstance(objective, PrdpConfig) and objective.updates == 1:
+        why = "the only update of a step starts at the old policy"
+        yield Unread("objective", ("clip",), why, ", or set objective.updates to 2 or more")
 
 
 def _unread_steering(recipe: Recipe) -> Iterator[Unread]:

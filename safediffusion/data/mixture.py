@@ -6,7 +6,7 @@ import hashlib
 import math
 import random
 from collections import defaultdict
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from safediffusion.core.errors import UserError
@@ -119,6 +119,12 @@ def _order(source: Source, key: str) -> tuple[int, ...]:
         start = shuffle.random()
         placed.extend(((k + start) / len(indices), index) for k, index in enumerate(indices))
     return tuple(index for _, index in sorted(placed))
+
+
+def few(source: Source, count: int, *, seed: int) -> Source:
+    """`source` with the first `count` prompts of a shuffle, its balancing tag spread evenly; a function of the seed."""
+    chosen = sorted(_order(source, f"{seed}/{source.name}/few")[:count])
+    return replace(source, prompts=tuple(source.prompts[i] for i in chosen))
 
 
 def _uniform(*key: object) -> float:

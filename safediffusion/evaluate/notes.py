@@ -32,9 +32,20 @@ def notes(benchmarks: Sequence[Benchmark], sides: Sequence[Side]) -> Iterator[st
                 "share noise."
             )
             continue
+        if len({of for each in (sides[0], side) if (of := _precision(each))}) > 1:
+            yield (
+                f"{side.name} was drawn in {_precision(side)} and {sides[0].name} in {_precision(sides[0])}; "
+                "differences include that (evaluate both with the same --precision)."
+            )
         plans = [side.manifests[name].get("plan") for name in side.manifests if name in sides[0].manifests]
         if plans != [sides[0].manifests[name].get("plan") for name in side.manifests if name in sides[0].manifests]:
             yield f"{side.name} was sampled with another plan than {sides[0].name}; differences include that."
+
+
+def _precision(side: Side) -> str:
+    """In words; "" where an older version did not keep it."""
+    models = (manifest.get("model") or {} for manifest in side.manifests.values())
+    return " and ".join(sorted({str(model["precision"]) for model in models if "precision" in model}))
 
 
 def _asked(benchmark: Benchmark, side: Side) -> dict[str, Any]:

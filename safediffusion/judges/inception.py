@@ -6,6 +6,7 @@ authors gave out sees values from 0 to 255. clean-fid downloads the network when
 
 from __future__ import annotations
 
+import os
 import platform
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -49,6 +50,12 @@ class InceptionFeatures:
         return [Judgement(detections=None, features=tuple(row)) for row in rows.tolist()]
 
 
+def _check_own(file: Path) -> None:
+    """UserError for a file that somebody else put where clean-fid looks first: it holds a program."""
+    if file.is_file() and hasattr(os, "getuid") and file.stat().st_uid not in (0, os.getuid()):
+        raise UserError(f"{file} belongs to another user of this machine, and clean-fid would run it; remove it first")
+
+
 def inception_features(setup: Setup) -> InceptionFeatures:
     """As clean-fid has it in its mode "clean"; needs the extra `fid`."""
     setup.without_encoder("inception")
@@ -62,6 +69,7 @@ def inception_features(setup: Setup) -> InceptionFeatures:
             f"FID in Inception's features is taken by clean-fid, which cannot be imported ({error}); "
             "pip install 'safediffusion[fid]' (it needs torchvision), or leave out --source fid=inception"
         ) from error
+    _check_own(FILE)
     network = build_feature_extractor(MODE, device=setup.device, use_dataparallel=False)
     identity = Identity(
         id="inception",

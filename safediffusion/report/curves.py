@@ -79,6 +79,12 @@ CHARTS = (
         keys=(("group/zero_variance", "share"),),
     ),
     Chart(title="Clipped ratios", about="Share of items outside the trust region", keys=(("loss/clipped", "share"),)),
+    Chart(
+        title="Learned reward",
+        about="Share of fresh pairs that the surrogate puts in the wrong order (chance: 0.5), and steps in which the "
+        "policy therefore rested",
+        keys=(("surrogate/error", "error"), ("policy/rests", "rests")),
+    ),
     Chart(title="Gradient norm", about="Before clipping", keys=(("grad/norm", "norm"),)),
 )
 

@@ -32,6 +32,7 @@ class Fitted(NamedTuple):
     direction: Tensor  # [D], unit
     slope: float  # -A
     bias: float  # -B
+    safe: float  # mean P of the safe pictures it was fitted on: what no budget can be below
 
     def __call__(self, z: Tensor) -> Tensor:
         """[B] of embeddings z [B, D]."""
@@ -57,6 +58,10 @@ class Harm:
     def terms(self, batch: ImageBatch) -> dict[str, Tensor]:
         z = self.encoder.image(batch.images)
         return {name: _by_category(z, batch.prompts, fitted) for name, fitted in self.members.items()}
+
+    def on_safe(self, category: str) -> tuple[float, ...]:
+        """Mean P of the safe labelled pictures by each member, along the category's direction where it has that."""
+        return tuple(fitted.get(category, fitted[COMMON]).safe for fitted in self.members.values())
 
     def combine(self, terms: Mapping[str, Tensor], prompts: Sequence[Prompt]) -> Tensor:
         return torch.stack(list(terms.values())).mean(0)
@@ -86,7 +91,8 @@ def fit(direction: Tensor, z: Tensor, unsafe: Tensor) -> Fitted:
     x = torch.stack([(s - mean) / std, torch.ones_like(s)], 1)  # [N, 2]
     target = torch.where(unsafe, (positive + 1) / (positive + 2), 1 / (negative + 2)).double()
     slope, bias = _newton(x, target).tolist()
-    return Fitted(direction, slope / float(std), bias - slope * float(mean / std))
+    found = Fitted(direction, slope / float(std), bias - slope * float(mean / std), safe=0.0)
+    return found._replace(safe=float(found(z[~unsafe]).mean()))
 
 
 def _newton(x: Tensor, target: Tensor) -> Tensor:

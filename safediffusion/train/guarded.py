@@ -64,8 +64,13 @@ def note(folder: Path, guard: Guard | None, step: int) -> None:
     if about.get("guard") == found:
         return
     about.pop("guard", None)
-    partial = file.with_name(".run.json.partial")
-    partial.write_text(json.dumps(about | ({} if found is None else {"guard": found}), indent=1) + "\n")
+    replace_json(file, about | ({} if found is None else {"guard": found}))
+
+
+def replace_json(file: Path, about: Mapping[str, Any]) -> None:
+    """Write run.json as a whole or not at all."""
+    partial = file.with_name(f".{file.name}.partial")
+    partial.write_text(json.dumps(about, indent=1) + "\n")
     partial.replace(file)
 
 

@@ -29,12 +29,21 @@ def closing(run: Path) -> Sequence[str]:
         lost = "; no budget was reached" if reached(read_metrics(run)[-1]) else ""
         return [f"its guard left no weights to measure{lost} (--resume guard.use=last takes the last ones)"]
     lines = [f"measure it: safediffusion evaluate {shlex.quote(str(run))}"]
+    lines += rested(read_metrics(run))
     metrics = standing(run)
     if told := reached(metrics):
         step = f"up to step {metrics['step']:.0f}, whose weights the run stands for"
         lines.append(f"budgets, by the costs that training followed (averages {step}; no held-out judge):")
         lines += [f"  {sentence}" for sentence in told]
     return lines
+
+
+def rested(lines: Sequence[Mapping[str, float]]) -> Sequence[str]:
+    """One sentence where a learned reward was too often wrong to be followed (lasro)."""
+    count = sum(line.get("policy/rests", 0.0) > 0 for line in lines)
+    if not count:
+        return []
+    return [f"in {count} of {len(lines)} steps nothing was trained: the learned reward was wrong too often"]
 
 
 def reached(metrics: Mapping[str, float]) -> Sequence[str]:

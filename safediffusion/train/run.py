@@ -24,7 +24,7 @@ from safediffusion.core.types import Sliceable
 from safediffusion.models.policy import Policy
 from safediffusion.train import guarded
 from safediffusion.train.checkpoint import checkpoints, clean, load_checkpoint, save_checkpoint
-from safediffusion.train.guarded import Guard
+from safediffusion.train.guarded import Guard, replace_json
 from safediffusion.train.loop import COUNTERS, Trainer
 from safediffusion.train.metrics import MetricsFile, read_metrics
 from safediffusion.train.trackers import TRACKERS, Tracker
@@ -81,6 +81,7 @@ class Experiment(Generic[E, M]):
     config: Mapping[str, Any] = field(default_factory=dict)
     completed: Callable[[Mapping[str, Any]], Mapping[str, Any]] = dict
     may_change: frozenset[str] = frozenset({"steps", "checkpoint_every", "log"})
+    notes: tuple[str, ...] = ()  # said when a run starts
     provenance: Mapping[str, Any] = field(default_factory=dict)  # joins run.json, e.g. the base model's hashes
 
     def __post_init__(self) -> None:
@@ -210,6 +211,8 @@ def _open(experiment: Experiment[E, M], folder: Path, *, resume: bool, progress:
         done = 0
         report = _checked(experiment, progress)
         if trainer.fleet.is_main:
+            for note in experiment.notes:
+                progress.note(f"note: {note}")
             saved.mkdir(parents=True, exist_ok=True)
             _write_run(experiment, folder, report)
     if experiment.guard is not None:
@@ -237,29 +240,33 @@ def _write_run(experiment: Experiment[E, M], folder: Path, report: dict[str, Any
     about = {
         "config": dict(experiment.config),
         "seed": trainer.seed,
-        "processes": trainer.fleet.world,
         "direction": report,
-        **provenance(trainer.policy.device),
+        **_session(trainer),
         **experiment.provenance,
     }
-    _replace(folder, about)
+    replace_json(folder / "run.json", about)
 
 
 def _note_changed(experiment: Experiment[E, M], folder: Path, done: int) -> None:
-    """The recipe in run.json becomes the one that the run goes on with; what was there before stands in `changed`."""
+    """The recipe in run.json becomes the one that the run goes on with; what was there before stands in `changed`.
+
+    Where the code, the machine or the number of processes are others than before, `sessions` says from which step on.
+    """
     about = json.loads((folder / "run.json").read_text())
     before, now = _configs(experiment, about)
     keys = differing(before, now)
     if keys:
         entry = {"step": done, "before": {key: before.get(key) for key in keys}, "now": {k: now.get(k) for k in keys}}
-        _replace(folder, about | {"config": dict(experiment.config), "changed": [*about.get("changed", []), entry]})
+        about |= {"config": dict(experiment.config), "changed": [*about.get("changed", []), entry]}
+    session, last = _session(experiment.trainer), [about, *about.get("sessions", [])][-1]
+    if differing(session, {key: last.get(key) for key in session}):
+        about["sessions"] = [*about.get("sessions", []), {"step": done, **session}]
+    replace_json(folder / "run.json", about)
 
 
-def _replace(folder: Path, about: Mapping[str, Any]) -> None:
-    """Write run.json as a whole or not at all."""
-    partial = folder / ".run.json.partial"
-    partial.write_text(json.dumps(about, indent=1) + "\n")
-    partial.replace(folder / "run.json")
+def _session(trainer: Trainer[E, M]) -> dict[str, Any]:
+    """What computes: how many processes, at which commit, by which versions, on which machine."""
+    return {"processes": trainer.fleet.world, **provenance(trainer.policy.device)}
 
 
 def _check_same(experiment: Experiment[E, M], folder: Path, progress: Progress) -> None:
@@ -278,6 +285,12 @@ def _check_same(experiment: Experiment[E, M], folder: Path, progress: Progress) 
         raise UserError(
             f"the base model's {replaced[0].removeprefix('files.')} is not the file that {folder} was started from; "
             "put the old file back, or start a new run in another folder"
+        )
+    data = started.get("data")  # None where an older version did not keep it
+    if data is not None and (edited := differing(data, experiment.provenance.get("data", {}))):
+        raise UserError(
+            f"what {edited[0]} names is not what {folder} was started with; put it back as it was, or start a new run "
+            "in another folder"
         )
     if before.get("steps") != now.get("steps") and experiment.trainer.rate.decay != "constant":
         progress.note(f"the learning rate now falls over {now.get('steps')} steps, before it was {before.get('steps')}")

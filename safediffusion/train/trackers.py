@@ -6,6 +6,7 @@ import importlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
+from uuid import uuid4
 
 from safediffusion.core.errors import UserError
 from safediffusion.core.registry import Registry
@@ -46,9 +47,13 @@ class TensorBoard:
 
 
 class _Service:
-    """wandb and trackio share one interface; a resumed run goes on in the run of the same name."""
+    """wandb and trackio share one interface; a resumed run goes on in its own, which trackio knows by its name."""
 
     module = ""
+
+    def known_by(self, folder: Path) -> dict[str, str]:
+        """What else tells a run from others."""
+        return {}
 
     def __init__(self, folder: Path, config: Mapping[str, Any], done: int) -> None:
         try:
@@ -59,7 +64,8 @@ class _Service:
                 "`log`"
             ) from error
         resume = "allow" if done else "never"
-        self._service.init(project="safediffusion", name=folder.name, config=dict(config), resume=resume)
+        own = self.known_by(folder)
+        self._service.init(project="safediffusion", name=folder.name, config=dict(config), resume=resume, **own)
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
         self._service.log(dict(metrics), step=step)
@@ -70,6 +76,13 @@ class _Service:
 
 class Wandb(_Service):
     module = "wandb"
+
+    def known_by(self, folder: Path) -> dict[str, str]:
+        """An id of its own, kept in the run folder: names need not differ there."""
+        file = folder / "wandb-id"
+        if not file.is_file():
+            file.write_text(uuid4().hex)
+        return {"id": file.read_text().strip()}
 
 
 class Trackio(_Service):

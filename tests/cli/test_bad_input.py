@@ -223,7 +223,18 @@ def test_a_weak_direction_is_refused_unless_allowed(folders: small.Folders, caps
         (("evaluate", "nowhere", "--suite", "emoji-quick"), "there is no model at nowhere"),
         (("compare", "a", "b"), "there is no folder a; give a run folder"),
         (("compare", ".", "."), "holds no evaluation"),
-        (("score", ".", "--scorer", "clip", "--encoder", "emoji", "alpha=1"), "settings start with steering."),
+        (("score", ".", "--scorer", "steering", "--encoder", "emoji", "alpha=1"), "settings start with steering."),
+        (
+            ("score", ".", "--scorer", "clip", "steering.alpha=3"),
+            "clip has no settings; that is for steering",
+        ),
+        (("score", ".", "--scorer", "clip", "--source", "x"), "clip has no --source; that is for pickscore, hps,"),
+        (("score", ".", "--scorer", "aesthetic", "--encoder", "x"), "aesthetic has no --encoder; that is for steering"),
+        (("train", "emoji-steer", "--processes", "4"), "to train with 4: accelerate launch --num_processes 4 -m safe"),
+        (("train", "emoji-steer", "--out", "file"), "file is a file, so no folder file can be written"),
+        (("sample", "emoji", "a cat", "--out", "file"), "file is a file, so no folder file can be written"),
+        (("train", "emoji-steer", "optimizer.max_norm=0"), "max_norm is 0, which leaves nothing of a gradient; set it"),
+        (("train", "emoji-steer", "optimizer.betas=[1.5,2]"), "betas are [1.5, 2.0]; both lie from 0 to below 1"),
         (("sample", "emoji", " "), "a prompt is empty"),
         (("train", "mine.yaml"), "recipe file 'mine.yaml' does not exist"),
         (("demo", "--recipe", "emoji-ster"), "unknown recipe 'emoji-ster'; did you mean 'emoji-steer'?"),
@@ -232,4 +243,5 @@ def test_a_weak_direction_is_refused_unless_allowed(folders: small.Folders, caps
     ],
 )
 def test_a_bad_argument(line: tuple[str, ...], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("file").write_text("")
     assert message in refused(capsys, *line)

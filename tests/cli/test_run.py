@@ -8,13 +8,14 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from shutil import rmtree
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from safediffusion.cli.common import means_for
+from safediffusion.cli.common import means_for, slug
 from safediffusion.cli.companions import companions
 from safediffusion.cli.main import run
 from safediffusion.cli.progress import Training
@@ -100,6 +101,13 @@ def test_a_run_that_evaluates_itself_logs_what_it_measured(folders: small.Folder
     assert 0 <= second["eval/colours/red"] <= 1
     snapshot = Path("runs/emoji-steer/eval/colours-000002")
     assert len(list((snapshot / "images").iterdir())) == 2 * 3
+    rmtree("runs/emoji-steer/checkpoints/step-000002")  # stopped after it was measured, before its weights were kept
+    about = json.loads((snapshot / "eval.json").read_text())
+    assert about["model"]["precision"] == "fp32"
+    (snapshot / "eval.json").write_text(json.dumps(about | {"probe": [9.0] * len(about["probe"])}))
+    assert run(["train", "runs/emoji-steer", "--resume"]) == 0
+    third = json.loads(Path("runs/emoji-steer/metrics.jsonl").read_text().splitlines()[-1])
+    assert third["eval/colours/red"] == second["eval/colours/red"]
 
 
 def test_a_dry_run_prints_the_cost_and_writes_nothing(
@@ -144,6 +152,16 @@ def test_measured_scored_and_compared(folders: small.Folders, capsys: pytest.Cap
     assert "<html" in Path("report/report.html").read_text()
     assert run(["compare", "base"]) == 2
     assert "compare needs a base and at least one other folder" in capsys.readouterr().err
+
+
+def test_a_model_with_a_name_of_its_own_is_measured_in_a_folder_of_its_own(
+    folders: small.Folders, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert slug("emoji+runs/a+runs/b/") == "emoji-a-b" and slug("you/model") == "model"
+    Path("runs/model").mkdir(parents=True)
+    Path("runs/model/run.json").write_text("{}")
+    assert run(["evaluate", str(folders.model), "--suite", "colours"]) == 2
+    assert "runs/model, where" in capsys.readouterr().err
 
 
 def test_harm_is_scored_as_the_run_s_constraint_fitted_it(

@@ -83,6 +83,10 @@ def test_objectives_that_a_multiplier_would_break_are_refused() -> None:
         load_recipe("emoji-rwr", own)
     assert load_recipe("emoji-rwr", [*own, "constraint.bound=2.5"]).constraint.on
     assert load_recipe("emoji-rwr", [*own, "objective.weighting=top"]).constraint.on
+    with pytest.raises(UserError, match=r"multiplier of 100 leaves nothing of the reward; set constraint\.bound=5 or"):
+        load_recipe("emoji-nft", own)
+    assert load_recipe("emoji-nft", [*own, "constraint.bound=5"]).constraint.on
+    assert load_recipe("emoji-nft", [*own, "objective.advantage_max=100"]).constraint.on
 
 
 def test_a_score_is_not_followed_the_wrong_way(folders: small.Folders) -> None:

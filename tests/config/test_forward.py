@@ -35,10 +35,8 @@ def test_pictures_may_be_drawn_without_noise_or_with_guidance(
 
 @pytest.mark.parametrize("full", [False, True], ids=["lora", "full"])
 def test_the_behavior_weights_are_counted(folders: small.Folders, full: bool) -> None:
-    kind = ["weights.kind=full", "weights.init=random"] if full else []
-    nft, rwr = (
-        forecast(load_recipe(name, [*folders.small, *kind, "objective.kl=0"])) for name in ("emoji-nft", "emoji-rwr")
-    )
+    keys = [*folders.whole, "weights.kind=full", "weights.init=random"] if full else folders.small
+    nft, rwr = (forecast(load_recipe(name, [*keys, "objective.kl=0"])) for name in ("emoji-nft", "emoji-rwr"))
     trained = nft.memory.optimizer // 3  # a gradient and two moments
     assert nft.memory.weights - rwr.memory.weights == trained > 0
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from safediffusion.cli.methods import METHODS
 from safediffusion.config.build import build_experiment
 from safediffusion.config.check import check
 from safediffusion.config.cost import forecast
@@ -37,7 +38,8 @@ OWN = {  # 4 pictures a step, and a window that leaves nowhere to move
 @pytest.mark.parametrize("name", recipe_names())
 def test_a_recipe_runs_two_steps_and_costs_what_was_forecast(name: str, folders: small.Folders, tmp_path: Path) -> None:
     used = folders.of(FAMILY[name]) if name in FAMILY else folders
-    recipe = load_recipe(name, [*used.small, "plan.size=[16,16]", *OWN.get(name, [])])
+    keys = used.whole if name.endswith("r1-released") else used.small
+    recipe = load_recipe(name, [*keys, "plan.size=[16,16]", *OWN.get(name, [])])
     experiment = build_experiment(recipe)
     before = [p.detach().clone() for p in experiment.trainer.policy.parameters()]
     result = train(experiment, tmp_path / "run")
@@ -64,6 +66,19 @@ def test_a_recipe_runs_two_steps_and_costs_what_was_forecast(name: str, folders:
         assert found[1] < expected.forwards
         found = (found[0], expected.forwards, found[2])
     assert found == (expected.images, expected.forwards, expected.backwards)
+
+
+@pytest.mark.parametrize("name", [name for name, method in METHODS.items() if method.keys])
+def test_a_method_that_changes_a_recipe_runs_two_steps(name: str, folders: small.Folders, tmp_path: Path) -> None:
+    method = METHODS[name]
+    few = ["plan.size=[16,16]", "weights.init=random", *(["objective.last=[1,3]"] if name == "alignprop" else [])]
+    recipe = load_recipe(method.recipe, [*folders.small, *method.keys, *few])
+    experiment = build_experiment(recipe)
+    before = [p.detach().clone() for p in experiment.trainer.policy.parameters()]
+    result = train(experiment, tmp_path / "run")
+    after = experiment.trainer.policy.parameters()
+    assert any(not torch.equal(old, new) for old, new in zip(before, after, strict=True))
+    assert result.steps == 2 and 0 < result.unet_forwards <= forecast(recipe).forwards
 
 
 def test_the_long_recipe_is_the_demo_for_longer() -> None:

@@ -66,6 +66,23 @@ SCALAR = r"reads the weighted sum of the scores and no advantages; leave it out$
             "emoji-moderator is the only cost, and one number has no",
         ),
         ("emoji-constrained", ["constraint.costs=[q16]", "constraint.std=3"], "q16 is the only cost"),
+        ("emoji-steer", ["objective.clip=0.2"], "clip is 0.2, but objective.anchor=first_pass makes every ratio"),
+        ("emoji-awm", ["objective.clip=0.5"], "anchor=first_pass makes every ratio exactly 1; leave it out, or set"),
+        (
+            "emoji-flow-grpo",
+            [
+                "objective.kind=flow-dppo",
+                "objective.anchor=first_pass",
+                "objective.updates=1",
+                "objective.divergence=1",
+            ],
+            "divergence is 1, but objective.anchor=first_pass",
+        ),
+        ("emoji-prdp", ["objective.clip=0.2"], "the only update of a step starts at the old policy; leave it out, or"),
+        ("r1-released", ["weights.rank=4"], "weights.rank is 4, but weights.kind=full trains every weight"),
+        ("emoji-r1-released", ["weights.within=[up_blocks]"], "weights.kind=full trains every weight and has no"),
+        ("sd15-steer", ["calibration.min_auc=0.95"], "min_auc is 0.95, but calibration.pictures is null, so no"),
+        ("emoji-draft", ["scorers={clip: 1.0}", "calibration.min_auc=0.95"], "min_auc is 0.95, but `scorers` has no"),
     ],
 )
 def test_what_would_not_be_read_is_refused(name: str, keys: list[str], message: str) -> None:

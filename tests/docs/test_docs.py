@@ -126,8 +126,8 @@ def test_the_readme_s_path_for_the_field_s_protocols_runs(
 def test_the_readme_s_python_runs(folders: small.Folders, tmp_path: Path, environment: dict[str, str]) -> None:
     (block,) = blocks(ROOT / "README.md", "python")
     wanted = f'"model={CHECKPOINT}", "steps=2"'
-    assert wanted in block
-    program = block.replace(wanted, ", ".join(map(repr, [*folders.small, *SHORT])))
+    assert wanted in block and 'device="cuda"' in block
+    program = block.replace(wanted, ", ".join(map(repr, [*folders.small, *SHORT]))).replace('"cuda"', '"cpu"')
     done = subprocess.run(
         [sys.executable, "-c", program], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
     )

@@ -226,6 +226,16 @@ def test_another_plan_is_noted(tmp_path: Path) -> None:
     assert notes == ("fast was sampled with another plan than base; differences include that.",)
 
 
+def test_another_precision_is_noted(tmp_path: Path) -> None:
+    for name, precision in (("base", "fp32"), ("half", "bf16")):
+        saved(tmp_path / name, BENCH, BASE)
+        manifest = Store(tmp_path / name).read_manifest()
+        write_json(tmp_path / name / "eval.json", {**manifest, "model": {"model": "m", "precision": precision}})
+    (said,) = compare([tmp_path / "base", tmp_path / "half"], load=lambda name: BENCH).notes
+    assert said.startswith("half was drawn in bf16 and base in fp32; differences include that")
+    assert compare([tmp_path / "base", tmp_path / "base"], names=["a", "b"], load=lambda name: BENCH).notes == ()
+
+
 def test_three_models_are_each_compared_with_the_base(tmp_path: Path) -> None:
     for name, reds in (("base", BASE), ("calm", CALM), ("same", BASE)):
         saved(tmp_path / name, BENCH, reds)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from types import ModuleType
 
 import numpy as np
@@ -64,6 +65,18 @@ def test_the_network_sees_299_pixels_from_0_to_255(seen: list[Tensor]) -> None:
         assert word.features[:3] == pytest.approx(expected.tolist(), rel=1e-5)
     assert judge.identity.version == "clean-fid 0.1.35, clean"
     assert judge(torch.full((1, 3, 8, 8), torch.nan))[0].features is None
+
+
+@pytest.mark.usefixtures("seen")
+def test_a_program_that_somebody_else_put_there_is_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "inception.pt"
+    file.write_bytes(b"a program")
+    monkeypatch.setattr(inception, "FILE", file)
+    assert inception.inception_features(Setup()).identity.sha256
+    monkeypatch.setattr("os.getuid", lambda: file.stat().st_uid + 1)
+    if file.stat().st_uid:  # root's own is trusted
+        with pytest.raises(UserError, match="belongs to another user of this machine, and clean-fid would run it"):
+            inception.inception_features(Setup())
 
 
 def test_without_clean_fid_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -44,6 +44,7 @@ def test_projections_that_overlap_get_the_likeliest_curve() -> None:
     found = fit(X, z, unsafe)
     target = torch.where(unsafe, 81 / 82, 1 / 122)
     gap = found(z).double() - target
+    assert found.safe == pytest.approx(float(found(z[~unsafe]).mean()))
     assert abs(float(gap.sum())) < 1e-3 and abs(float((gap * z[:, 0]).sum())) < 1e-3 and found.slope < 0
 
 
@@ -54,8 +55,9 @@ def test_one_kind_of_pictures_is_no_fit(labels: list[bool]) -> None:
 
 
 def test_members_are_terms_and_a_category_has_its_own_direction() -> None:
-    common, own = Fitted(X, -2.0, 1.0), Fitted(Y, -4.0, 0.0)
+    common, own = Fitted(X, -2.0, 1.0, 0.1), Fitted(Y, -4.0, 0.0, 0.2)
     harm = Harm(encoder=Means(), members={"a": {COMMON: common}, "b": {COMMON: common, "sexual": own}})
+    assert harm.on_safe("sexual") == (0.1, 0.2) and harm.on_safe("violence") == (0.1, 0.1)
     images = torch.rand(3, 3, 2, 2, generator=torch.Generator().manual_seed(1)).requires_grad_()
     prompts = tuple(Prompt(id=c, text=c, tags={"category": c} if c else {}) for c in ("sexual", "violence", ""))
     batch = ImageBatch(images, prompts)

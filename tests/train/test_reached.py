@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from safediffusion.train.reached import closing, reached, standing
+from safediffusion.train.reached import closing, reached, rested, standing
 
 
 def test_every_category_is_told_with_its_excess() -> None:
@@ -52,3 +52,11 @@ def test_a_run_without_weights_is_not_to_be_measured_and_keeps_no_budget(tmp_pat
     first, about, budget = closing(tmp_path)
     assert first == f"measure it: safediffusion evaluate {tmp_path}" and "averages up to step 2" in about
     assert budget == "  sexual: reached in training: cost 0.00%, budget 1.00%"
+
+
+def test_steps_in_which_nothing_was_trained_are_told(tmp_path: Path) -> None:
+    (tmp_path / "run.json").write_text("{}")
+    lines = [{"step": step, "policy/rests": float(step < 3)} for step in (1, 2, 3)]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert closing(tmp_path)[1:] == ["in 2 of 3 steps nothing was trained: the learned reward was wrong too often"]
+    assert rested([{"step": 1.0}, {"step": 2.0, "policy/rests": 0.0}]) == []

@@ -101,6 +101,30 @@ def test_resuming_needs_the_weights_it_was_started_from(tmp_path: Path) -> None:
         train(replace(training.experiment(1), provenance={}), tmp_path, resume=True)
 
 
+def test_resuming_needs_the_files_it_was_started_with(tmp_path: Path) -> None:
+    def experiment(digest: str) -> Any:
+        return replace(training.experiment(1), provenance={"data": {"prompts.mine.file": digest}})
+
+    train(experiment("aa"), tmp_path)
+    train(experiment("aa"), tmp_path, resume=True)
+    with pytest.raises(UserError, match=r"what prompts.mine.file names is not what .* was started with; put it back"):
+        train(experiment("bb"), tmp_path, resume=True)
+    about = json.loads((tmp_path / "run.json").read_text())
+    del about["data"]
+    (tmp_path / "run.json").write_text(json.dumps(about))  # as an older version wrote it
+    train(experiment("bb"), tmp_path, resume=True)
+
+
+def test_a_session_on_another_machine_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    train(training.experiment(1), tmp_path)
+    elsewhere = {"source": {"commit": "abc"}, "versions": {}, "machine": {"cpus": 64}}
+    monkeypatch.setattr("safediffusion.train.run.provenance", lambda device: elsewhere)
+    for steps in (2, 3):  # the same place is told once
+        train(training.experiment(steps), tmp_path, resume=True)
+    about = json.loads((tmp_path / "run.json").read_text())
+    assert about["sessions"] == [{"step": 1, "processes": 1, **elsewhere}] and about["machine"] != {"cpus": 64}
+
+
 def test_going_further_says_that_a_decaying_rate_changes(tmp_path: Path) -> None:
     def experiment(steps: int) -> Any:
         made = training.experiment(steps)
@@ -182,12 +206,21 @@ def test_a_refused_check_leaves_no_run(tmp_path: Path) -> None:
 def test_services_get_every_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[tuple[str, Any]] = []
     fake = ModuleType("wandb")
-    fake.init = lambda **options: calls.append(("init", options["name"]))  # type: ignore[attr-defined]
+    known: list[str] = []
+
+    def init(**options: Any) -> None:
+        known.append(options["id"])
+        calls.append(("init", f"{options['name']}, {options['resume']}"))
+
+    fake.init = init  # type: ignore[attr-defined]
     fake.log = lambda metrics, step: calls.append(("log", step))  # type: ignore[attr-defined]
     fake.finish = lambda: calls.append(("finish", None))  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "wandb", fake)
     train(replace(training.experiment(2), trackers=("wandb",)), tmp_path / "mine")
-    assert calls == [("init", "mine"), ("log", 1), ("log", 2), ("finish", None)]
+    assert calls == [("init", "mine, never"), ("log", 1), ("log", 2), ("finish", None)]
+    train(replace(training.experiment(3), trackers=("wandb",)), tmp_path / "mine", resume=True)
+    assert calls[4:] == [("init", "mine, allow"), ("log", 3), ("finish", None)]
+    assert known[0] == known[1] != ""  # by which wandb finds the run again
 
 
 def test_a_missing_or_unknown_tracker_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,79 @@
+"""What is said at the start of a run, and prompts of which few are drawn."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from safediffusion.cli.train import command
+from safediffusion.config.build import build_experiment
+from safediffusion.config.check import check
+from safediffusion.config.constrained import unreachable
+from safediffusion.config.load import load_recipe
+from safediffusion.config.notes import notes
+from safediffusion.config.scorers import build_scorers
+from safediffusion.core.errors import UserError
+from safediffusion.train.run import train
+from tests import small
+
+FEW = ["prompts.unsafe.count=28", "prompts.benign.count=28"]
+
+
+def _said(name: str, *keys: str) -> list[str]:
+    recipe = load_recipe(name, keys)
+    return list(notes(recipe, check(recipe)))
+
+
+def test_running_statistics_that_would_never_be_ready_are_told() -> None:
+    (said,) = _said("emoji-ddpo")
+    assert said.startswith("no prompt has credit.least=16 rewards in 50 steps (the most is 6), so every advantage is")
+    assert _said("emoji-ddpo", *FEW) == [] and len(_said("emoji-ddpo", *FEW, "steps=2")) == 1
+
+
+def test_a_guard_that_cannot_see_what_is_in_a_picture_says_so() -> None:
+    assert _said("sd15-steer") == [] and _said("emoji-steer", "guard.encoder=null") == []
+    (said,) = _said("sd15-steer", "guard.encoder=null")
+    assert said.startswith("the guard sees layout and colour alone")
+    assert _said("sd15-steer", "guard.encoder=null", "guard.every=0") == []
+    dry = CliRunner().invoke(command, ["sd15-steer", "guard.encoder=null", "--dry-run"], catch_exceptions=False)
+    assert f"note: {said}" in dry.output
+
+
+@pytest.mark.parametrize("name", ["sd14-steer", "sdxl-steer-direct", "sd35-steer", "flux-steer-direct", "r1-released"])
+def test_the_guard_of_a_real_model_has_an_encoder_that_is_not_the_reward_s(name: str) -> None:
+    recipe = load_recipe(name)
+    assert recipe.guard.encoder == "openai/clip-vit-base-patch32" != recipe.encoder and _said(name) == []
+
+
+def test_few_prompts_are_chosen_by_the_seed_and_spread_over_categories() -> None:
+    def drawn(*keys: str) -> list[str]:
+        return [p.text for p in check(load_recipe("emoji-steer", [*FEW, *keys])).prompts]
+
+    first = drawn()
+    assert len(first) == 56 and first == drawn() != drawn("seed=1")
+    unsafe = [p for p in check(load_recipe("emoji-steer", FEW)).prompts if p.tags["label"] == "unsafe"]
+    assert sorted(p.tags["category"] for p in unsafe) == sorted([*{p.tags["category"] for p in unsafe}] * 4)
+    with pytest.raises(UserError, match=r"prompts.unsafe.count is 99999, but the source has 1400 prompts; set at most"):
+        check(load_recipe("emoji-steer", ["prompts.unsafe.count=99999"]))
+
+
+def test_a_prompt_s_own_statistics_are_used_where_prompts_come_back(folders: small.Folders, tmp_path: Path) -> None:
+    few = ["prompts.unsafe.count=1", "prompts.benign.count=1", "credit.least=4", "credit.memory=8"]
+    recipe = load_recipe("emoji-ddpo", [*folders.small, "plan.size=[16,16]", *few])
+    train(build_experiment(recipe), tmp_path / "run")
+    ready = [json.loads(line)["credit/ready"] for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert ready == [0.0, 1.0]  # the second step draws one of the two prompts again, twice
+
+
+def test_a_budget_that_safe_pictures_break_is_told() -> None:
+    recipe = load_recipe(
+        "emoji-constrained", ["constraint.budgets={sexual: 0.01, hate: 0.5}", "constraint.budget=null"]
+    )
+    (said,) = unreachable(recipe, check(recipe), build_scorers(recipe))
+    assert re.match(r"harm's cost of the safe labelled pictures is about \d\.\d% for sexual, above .* of 1\.0%", said)
+    fixed = load_recipe("emoji-steer-direct")
+    assert list(unreachable(fixed, check(fixed), build_scorers(fixed))) == []
