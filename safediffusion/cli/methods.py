@@ -329,7 +329,7 @@ METHODS = {
         about="DRaFT that holds a picture to the base's outside a region",
         recipe="emoji-focus-n-fix",
         restraint="the base's own picture outside the region, few steps with gradients",
-        safety="only the region that is the problem may change",
+        safety="only a region may change: what the reward depends on most, or what a moderator or detector points at",
         needs="a differentiable scorer, or that and a detector of the region",
     ),
     "prdp": Method(

@@ -202,18 +202,18 @@ class FocusNFixConfig(DirectConfig):
     kind: str = key("focus-n-fix", KIND)
     last: int = key(1, "reverse steps that gradients go through", low=1)
     beta: float = key(1.0, "weight of the root mean square change of a picture outside its region", low=0)
-    region: Literal["saliency", "nudenet", "nudenet-3.4"] = key(
+    region: Literal["saliency", "emoji-moderator", "nudenet", "nudenet-3.4"] = key(
         "saliency",
-        "where a picture may change: what the reward depends on most, or the exposed parts that a detector boxes (its "
-        "extra has to be installed, and it is no judge of that run any more)",
+        "where a picture may change: what the reward depends on most, or the embedded world's moderator, or the "
+        "exposed parts that a detector boxes (its extra has to be installed); neither is a judge of that run any more",
     )
-    share: float | None = key(None, "saliency: the region's share of the picture; null = 0.25", low=0, high=1)
+    share: float | None = key(None, "the region's share of the picture, but for boxes; null = 0.25", low=0, high=1)
 
     def __post_init__(self) -> None:
-        if self.share is not None and (self.region != "saliency" or not self.share):
+        if self.share is not None and (self.region.startswith("nudenet") or not self.share):
             raise UserError(
                 f"objective.share is {self.share} and objective.region {self.region}; a share above 0 is for "
-                "region=saliency, a detector's boxes have their own size: set share=null"
+                "region=saliency or emoji-moderator, a detector's boxes have their own size: set share=null"
             )
 
     def graphs(self, steps: int) -> int:

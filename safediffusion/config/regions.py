@@ -8,11 +8,13 @@ from typing import Any
 
 from torch import Tensor
 
+from safediffusion.core.learned import SALIENCY
 from safediffusion.evaluate.benchmark import Judge, Judgement
 from safediffusion.evaluate.nudity import COUNTED
 from safediffusion.judges.base import Setup
 from safediffusion.judges.registry import JUDGES
-from safediffusion.objectives.regions import Box, Boxes
+from safediffusion.objectives.regions import Box, Boxes, Saliency
+from safediffusion.scorers.registry import SCORERS
 
 
 @dataclass(slots=True, kw_only=True)
@@ -42,6 +44,11 @@ def boxes_of(judgements: Sequence[Judgement], kinds: Sequence[str]) -> list[list
 
 
 def with_region(keys: Mapping[str, Any]) -> dict[str, Any]:
-    """The keys as arguments of `focus_n_fix`: a region that is a judge's name becomes its boxes."""
-    name = keys["region"]
-    return {**keys, "region": name if name == "saliency" else Boxes(detector=JudgesBoxes(name=name))}
+    """The keys as arguments of `focus_n_fix`: a judge's name becomes its boxes, a scorer's what that depends on."""
+    name, share = keys["region"], keys["share"]
+    if name == SALIENCY:
+        return dict(keys)
+    if name in SCORERS:
+        sized = {} if share is None else {"share": share}
+        return {**keys, "share": None, "region": Saliency(of=SCORERS.get(name)(), **sized)}
+    return {**keys, "region": Boxes(detector=JudgesBoxes(name=name))}

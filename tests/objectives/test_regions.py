@@ -4,23 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
 from safediffusion.collect.reward import Reward
+from safediffusion.config.build import build_experiment
 from safediffusion.config.load import load_recipe
 from safediffusion.config.parts import build_objective
 from safediffusion.config.regions import JudgesBoxes, boxes_of
 from safediffusion.core.errors import UserError
+from safediffusion.core.learned import learned_from
 from safediffusion.credit.weighted import WeightedSum
 from safediffusion.evaluate.benchmark import Judgement
 from safediffusion.evaluate.rows import Detection
 from safediffusion.objectives.focus import FocusNFix, focus_n_fix
 from safediffusion.objectives.regions import Boxes, Saliency, blurred, hottest
 from safediffusion.scorers.base import ImageBatch
-from tests import tiny, training
+from safediffusion.train.run import train
+from tests import small, tiny, training
 
 HEAT = torch.tensor([[9.0, 1.0, 0.0, 0.0], [8.0, 2.0, 0.0, 0.0], [3.0, 3.0, 0.0, 0.0], [0.0, 0.0, 0.0, 0.0]])[
     None, None
@@ -69,6 +73,24 @@ def test_saliency_is_where_the_reward_looks() -> None:
     assert found.shape == (2, 1, 8, 8) and not found.requires_grad
     assert torch.equal(found[0, 0], quarter) and torch.equal(found[1, 0], quarter)
     assert one[1].sum() == 1 and one[1, 0, 0, 0] == 1
+
+
+def test_saliency_of_harm_is_where_that_is_seen() -> None:
+    """The reward looks at the whole picture, the score of harm at one corner."""
+    reward = Reward(scorers=(training.Brightness(),), credit=WeightedSum(weights={"brightness": 1.0}))
+    images = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    corner = torch.zeros(8, 8)
+    corner[:4, :4] = 1
+    found = Saliency(share=0.25, blur=0.0, of=Corner())(images, training.prompts(2), reward)
+    assert torch.equal(found[0, 0], corner) and not found.requires_grad
+
+
+def test_the_moderator_of_the_embedded_world_points_at_a_region(folders: small.Folders, tmp_path: Path) -> None:
+    keys = [*folders.small, "plan.size=[16,16]", "objective.region=emoji-moderator"]
+    recipe = load_recipe("emoji-focus-n-fix", keys)
+    result = train(build_experiment(recipe), tmp_path / "run")
+    assert 0.25 <= result.metrics["region/share"] < 0.3 and result.metrics["loss/outside"] >= 0
+    assert "emoji-moderator" in learned_from(recipe.scorers, (), "emoji-moderator")
 
 
 def test_boxes_cover_what_a_detector_names() -> None:
