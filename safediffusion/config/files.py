@@ -9,12 +9,13 @@ from safediffusion.config.attack import WORDS
 from safediffusion.config.schema import Recipe
 from safediffusion.core.digest import sha256
 
-NAMES = {"emoji", *WORDS}  # that are no paths, whatever lies in the working folder
-
 
 def local_files(recipe: Recipe) -> dict[str, str]:
-    """Key of the recipe -> SHA-256 of the file or folder it names; what ships or lies on a hub is left out."""
-    own = recipe.constraint
+    """Key of the recipe -> SHA-256 of the file or folder it names; what ships or lies on a hub is left out.
+
+    Of a list of pictures (.jsonl) it is the list's, not the pictures'.
+    """
+    own, words, seen = recipe.constraint, recipe.attack.vocabulary, recipe.evaluation
     named = {
         **{f"prompts.{name}.file": source.file for name, source in recipe.prompts.items()},
         "preferences.files": recipe.preferences.files,
@@ -23,13 +24,17 @@ def local_files(recipe: Recipe) -> dict[str, str]:
         **{f"constraint.anchors.{i}": _file(name) for i, name in enumerate(own.anchors)},
         "constraint.pictures": own.pictures,
         "calibration.pictures": recipe.calibration.pictures,
-        "attack.vocabulary": recipe.attack.vocabulary,
+        "attack.vocabulary": None if words in WORDS else words,
         "encoder": recipe.encoder,
+        "guard.encoder": recipe.guard.encoder,
         **{f"sources.{name}": source for name, source in recipe.sources.items()},
         **{f"constraint.sources.{name}": source for name, source in own.sources.items()},
+        **{f"constraint.encoders.{name}": source for name, source in own.encoders.items()},
+        **{f"evaluation.sources.{name}": seen.sources.get(name) for name in recipe.guard.judges},
+        **{f"evaluation.encoders.{name}": seen.encoders.get(name) for name in recipe.guard.judges},
     }
-    files = {key: name for key, name in named.items() if name and name not in NAMES}
-    return {key: _digest(Path(name)) for key, name in files.items() if Path(name).exists()}
+    files = {key: Path(name) for key, name in named.items() if name and name != "emoji"}
+    return {key: _digest(path) for key, path in files.items() if path.exists()}
 
 
 def _file(anchors: str) -> str | None:
@@ -38,10 +43,11 @@ def _file(anchors: str) -> str | None:
 
 
 def _digest(path: Path) -> str:
-    """Of a folder: of the names and contents of all files below it."""
+    """Of a folder: of the names and contents of all files below it but hidden ones, which programs leave there."""
     if path.is_file():
         return sha256(path)
     found = hashlib.sha256()
-    for file in sorted(each for each in path.rglob("*") if each.is_file()):
-        found.update(f"{file.relative_to(path)} {sha256(file)}\n".encode())
+    below = {file.relative_to(path): file for file in path.rglob("*") if file.is_file()}
+    for name in sorted(name for name in below if not any(part.startswith(".") for part in name.parts)):
+        found.update(f"{name.as_posix()} {sha256(below[name])}\n".encode())
     return found.hexdigest()

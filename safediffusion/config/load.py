@@ -40,11 +40,22 @@ def load_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
     another says that is no default, where that file's own recipe does not read it.
     """
     tree = _read(name, ())
-    recipe = parse_recipe(override(tree, overrides))
-    check_read(recipe, override({}, overrides), defaults=True)
+    said = override({}, overrides)
+    recipe = parse_recipe(_unguarded(override(tree, overrides), said))
+    check_read(recipe, said, defaults=True)
     if (path := _find(name)).parent != FOLDER and "extends" in (own := _parse(path)):  # else it may say everything
         check_read(_alone(tree) or recipe, own, defaults=False)
     return recipe
+
+
+def _unguarded(tree: Mapping[str, object], said: Mapping[str, object]) -> Mapping[str, object]:
+    """Without the guard's encoder where the reward was given the same and nobody named one for the guard."""
+    own, given = tree.get("guard"), said.get("guard")
+    if not isinstance(own, Mapping) or own.get("encoder") is None or own["encoder"] != tree.get("encoder"):
+        return tree
+    if isinstance(given, Mapping) and "encoder" in given:
+        return tree
+    return {**tree, "guard": {**own, "encoder": None}}
 
 
 def _alone(tree: Mapping[str, object]) -> Recipe | None:

@@ -13,7 +13,8 @@ from safediffusion.data.mixture import Mixture
 
 def notes(recipe: Recipe, mixture: Mixture) -> Iterator[str]:
     yield from _rarely_met(recipe, mixture)
-    if looks(recipe) and recipe.guard.encoder is None and not recipe.guard.judges and recipe.model != "emoji":
+    embedded = recipe.model.partition("+")[0] == "emoji"  # whose detector looks
+    if looks(recipe) and recipe.guard.encoder is None and not recipe.guard.judges and not embedded:
         yield (
             "the guard sees layout and colour alone, not what is in a picture; name who looks, e.g. "
             "guard.encoder=openai/clip-vit-base-patch32 or guard.judges=[nudenet]"

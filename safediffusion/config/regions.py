@@ -14,7 +14,8 @@ from safediffusion.evaluate.nudity import COUNTED
 from safediffusion.judges.base import Setup
 from safediffusion.judges.registry import JUDGES
 from safediffusion.objectives.regions import Box, Boxes, Saliency
-from safediffusion.scorers.registry import SCORERS
+
+MODERATOR = "emoji-moderator"
 
 
 @dataclass(slots=True, kw_only=True)
@@ -44,11 +45,13 @@ def boxes_of(judgements: Sequence[Judgement], kinds: Sequence[str]) -> list[list
 
 
 def with_region(keys: Mapping[str, Any]) -> dict[str, Any]:
-    """The keys as arguments of `focus_n_fix`: a judge's name becomes its boxes, a scorer's what that depends on."""
+    """The keys as arguments of `focus_n_fix`: a judge becomes its boxes, the moderator what its evidence depends on."""
     name, share = keys["region"], keys["share"]
     if name == SALIENCY:
         return dict(keys)
-    if name in SCORERS:
+    if name == MODERATOR:
+        from safediffusion.worlds.emoji.moderator import Moderator
+
         sized = {} if share is None else {"share": share}
-        return {**keys, "share": None, "region": Saliency(of=SCORERS.get(name)(), **sized)}
+        return {**keys, "share": None, "region": Saliency(of=Moderator().evidence, **sized)}
     return {**keys, "region": Boxes(detector=JudgesBoxes(name=name))}

@@ -5,7 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from safediffusion.config.credits import WeightedConfig
-from safediffusion.config.objectives import FINISHED, PAIRED, PREFERRING, AwmConfig, ForwardConfig
+from safediffusion.config.objectives import (
+    FINISHED,
+    PAIRED,
+    PREFERRING,
+    AwmConfig,
+    DirectConfig,
+    ForwardConfig,
+    HeldConfig,
+)
 from safediffusion.core.errors import UserError
 from safediffusion.core.registry import suggest
 
@@ -34,6 +42,19 @@ def check_experience(recipe: Recipe) -> None:
         raise UserError(
             f"{kind} draws and learns in one go; set plan.window_moves=fixed, overlap=false and weights.shard=false"
         )
+    if recipe.compile and recipe.memory.checkpointing and recipe.weights.kind == "lora" and _held(recipe):
+        raise UserError(
+            f"compile=true and memory.checkpointing=true: {kind} holds pictures to the reference, whose adapters are "
+            "off and cannot be turned off again in a compiled backward pass; set one of them to false"
+        )
+
+
+def _held(recipe: Recipe) -> bool:
+    """Whether gradients go through the reference, too."""
+    objective = recipe.objective
+    if not isinstance(objective, DirectConfig):
+        return False
+    return objective.kl > 0 or (isinstance(objective, HeldConfig) and bool(objective.kl_safe))
 
 
 def _check_group(recipe: Recipe) -> None:

@@ -14,7 +14,14 @@ from safediffusion.config.attack import SAFETY
 from safediffusion.config.constraint import HARM
 from safediffusion.config.credits import CreditConfig, WeightedConfig
 from safediffusion.config.fields import own_keys
-from safediffusion.config.objectives import ObjectiveConfig, PrdpConfig, RwrConfig
+from safediffusion.config.objectives import (
+    AwmConfig,
+    FlowDppoConfig,
+    GrpoConfig,
+    ObjectiveConfig,
+    PrdpConfig,
+    RwrConfig,
+)
 from safediffusion.core.errors import UserError
 from safediffusion.judges.registry import JUDGES
 from safediffusion.scorers.registry import SCORERS
@@ -90,11 +97,13 @@ def _unread_calibration(recipe: Recipe) -> Iterator[Unread]:
 
 def _unread_clip(objective: ObjectiveConfig) -> Iterator[Unread]:
     """Where a step's only update starts at the old policy there is nothing to clip."""
-    if getattr(objective, "anchor", None) == "first_pass":
-        keys = tuple(key for key in ("clip", "divergence") if hasattr(objective, key))
-        why = "objective.anchor=first_pass makes every ratio exactly 1"
-        yield Unread("objective", keys, why, ", or set objective.anchor=recompute and objective.updates=2")
-    if isinstance(objective, PrdpConfig) and objective.updates == 1:
+    if objective.updates > 1:
+        return
+    if isinstance(objective, GrpoConfig | FlowDppoConfig | AwmConfig) and objective.anchor != "rollout":
+        key = "divergence" if isinstance(objective, FlowDppoConfig) else "clip"
+        why = f"objective.anchor={objective.anchor} with one update a step makes every ratio exactly 1"
+        yield Unread("objective", (key,), why, ", or set objective.anchor=recompute and objective.updates=2")
+    if isinstance(objective, PrdpConfig):
         why = "the only update of a step starts at the old policy"
         yield Unread("objective", ("clip",), why, ", or set objective.updates to 2 or more")
 

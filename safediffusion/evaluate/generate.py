@@ -37,7 +37,8 @@ class Options:
 
     `batch` is how many pictures are handled between two writes. On an accelerator it is also the number the network
     sees at once; on a CPU that number is `tile_of`, so that any batch gives the same bytes. `model` says whose pictures
-    these are and goes into eval.json. `format` is how they are written, "png" or "webp"; None is the folder's own, or
+    these are and goes into eval.json. `replace` deletes what the folder holds of other weights or prompts, instead of
+    refusing. `format` is how they are written, "png" or "webp"; None is the folder's own, or
     PNG in a new one.
     """
 
@@ -45,6 +46,7 @@ class Options:
     batch: int = 64
     limit: int | None = None
     format: str | None = None
+    replace: bool = False
     model: Mapping[str, str] = field(default_factory=dict)
 
 

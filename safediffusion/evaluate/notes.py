@@ -32,9 +32,12 @@ def notes(benchmarks: Sequence[Benchmark], sides: Sequence[Side]) -> Iterator[st
                 "share noise."
             )
             continue
-        if len({of for each in (sides[0], side) if (of := _precision(each))}) > 1:
+        shared = [name for name in side.manifests if name in sides[0].manifests]
+        before, now = ([_precision(each, name) for name in shared] for each in (sides[0], side))
+        if unlike := [name for name, a, b in zip(shared, before, now, strict=True) if a and b and a != b]:
+            at = shared.index(unlike[0])
             yield (
-                f"{side.name} was drawn in {_precision(side)} and {sides[0].name} in {_precision(sides[0])}; "
+                f"{side.name} was drawn in {now[at]} and {sides[0].name} in {before[at]} ({', '.join(unlike)}); "
                 "differences include that (evaluate both with the same --precision)."
             )
         plans = [side.manifests[name].get("plan") for name in side.manifests if name in sides[0].manifests]
@@ -42,10 +45,10 @@ def notes(benchmarks: Sequence[Benchmark], sides: Sequence[Side]) -> Iterator[st
             yield f"{side.name} was sampled with another plan than {sides[0].name}; differences include that."
 
 
-def _precision(side: Side) -> str:
-    """In words; "" where an older version did not keep it."""
-    models = (manifest.get("model") or {} for manifest in side.manifests.values())
-    return " and ".join(sorted({str(model["precision"]) for model in models if "precision" in model}))
+def _precision(side: Side, benchmark: str) -> str:
+    """Of its pictures; "" where an older version did not keep it, and of what was imported."""
+    model = side.manifests[benchmark].get("model")
+    return str(model.get("precision", "")) if isinstance(model, dict) else ""
 
 
 def _asked(benchmark: Benchmark, side: Side) -> dict[str, Any]:

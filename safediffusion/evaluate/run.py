@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from shutil import rmtree
 from typing import Any
 
 import torch
@@ -52,9 +53,11 @@ def evaluate(
     size = tile_of(policy.latent_shape, policy.device, options.batch)
     store, manifest = Store(folder), _describe(policy, suite, items, options)
     manifest["format"] = check_format(options.format or store.format)
-    _admit(store, manifest)
+    foreign = _foreign(store, manifest, allowed=options.replace)
     fleet.barrier()  # nobody writes before everybody has looked
     if fleet.is_main:
+        if foreign:
+            rmtree(folder)
         old = store.read_manifest()
         facts = {"network": digest(policy), "tile": size, "processes": fleet.world}
         facts |= {name: old.get(name, {}) for name in ("scorers", "judges")}
@@ -140,6 +143,17 @@ def probe(policy: Policy, item: Row, plan: Plan) -> list[float]:
 def digest(policy: Policy) -> str:
     """SHA-256 of every parameter of the denoising network, adapters included, whatever file they came from."""
     return network_sha256(policy.backbone.network)
+
+
+def _foreign(store: Store, manifest: Mapping[str, Any], *, allowed: bool) -> bool:
+    """Whether the folder holds another evaluation; UserError if it does and that is not `allowed`."""
+    try:
+        _admit(store, manifest)
+    except UserError:
+        if not allowed:
+            raise
+        return True
+    return False
 
 
 def _admit(store: Store, manifest: Mapping[str, Any]) -> None:

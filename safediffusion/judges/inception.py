@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import platform
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -52,8 +53,12 @@ class InceptionFeatures:
 
 def _check_own(file: Path) -> None:
     """UserError for a file that somebody else put where clean-fid looks first: it holds a program."""
-    if file.is_file() and hasattr(os, "getuid") and file.stat().st_uid not in (0, os.getuid()):
+    if sys.platform != "win32" and file.is_file() and owner_of(file) not in (0, os.getuid()):
         raise UserError(f"{file} belongs to another user of this machine, and clean-fid would run it; remove it first")
+
+
+def owner_of(file: Path) -> int:
+    return file.stat().st_uid
 
 
 def inception_features(setup: Setup) -> InceptionFeatures:

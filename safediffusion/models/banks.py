@@ -167,6 +167,8 @@ class LoraBank:
 
         By then others may be active: where gradients go through the reference, too, the adapters are on again.
         """
+        if torch.compiler.is_compiling():  # which cannot trace a context; config.rules refuses where it would be needed
+            return checkpoint(block, *args, use_reentrant=False)
         which = self._active
 
         @contextmanager

@@ -14,7 +14,7 @@ from torch.nn.functional import conv2d, pad
 from safediffusion.collect.reward import Reward
 from safediffusion.core.errors import UserError
 from safediffusion.core.prompt import Prompt
-from safediffusion.scorers.base import ImageBatch, Scorer
+from safediffusion.scorers.base import ImageBatch
 
 Box = tuple[float, float, float, float]  # left, top, right, bottom in pixels, x to the right and y down
 Detector = Callable[[Tensor], Sequence[Sequence[Box]]]  # images [N, 3, H, W] in [0, 1] -> boxes of each
@@ -28,16 +28,17 @@ class Region(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Saliency:
-    """The `share` of the picture that the reward, or another score `of` it, depends on most.
+    """The `share` of the picture that the reward, or another number `of` it, depends on most.
 
     Heat is |d reward / d pixel| summed over colours, blurred by a Gaussian whose standard deviation is `blur` of the
     shorter side. It works for every reward with a gradient, and is where the picture would be changed to raise it:
-    not in general where something harmful is seen. Of P(unsafe) it is where the harm is, to whoever gives that.
+    not in general where something harmful is seen. Of evidence for harm it is where the harm is, to
+    whoever gives that; P(unsafe) itself has no slope where it is 1.
     """
 
     share: float = 0.25
     blur: float = 0.04
-    of: Scorer | None = None
+    of: Callable[[ImageBatch], Tensor] | None = None
 
     def __post_init__(self) -> None:
         if not 0 < self.share <= 1 or self.blur < 0:

@@ -286,8 +286,9 @@ def _check_same(experiment: Experiment[E, M], folder: Path, progress: Progress) 
             f"the base model's {replaced[0].removeprefix('files.')} is not the file that {folder} was started from; "
             "put the old file back, or start a new run in another folder"
         )
-    data = started.get("data")  # None where an older version did not keep it
-    if data is not None and (edited := differing(data, experiment.provenance.get("data", {}))):
+    before_data, now_data = started.get("data", {}), experiment.provenance.get("data", {})
+    shared = before_data.keys() & now_data.keys()  # other versions keep fewer or more
+    if edited := [key for key in differing(before_data, now_data) if key in shared]:
         raise UserError(
             f"what {edited[0]} names is not what {folder} was started with; put it back as it was, or start a new run "
             "in another folder"

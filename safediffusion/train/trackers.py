@@ -51,8 +51,8 @@ class _Service:
 
     module = ""
 
-    def known_by(self, folder: Path) -> dict[str, str]:
-        """What else tells a run from others."""
+    def known_by(self, folder: Path, *, anew: bool) -> dict[str, str]:
+        """What else tells a run from others; `anew`: it starts from its first step."""
         return {}
 
     def __init__(self, folder: Path, config: Mapping[str, Any], done: int) -> None:
@@ -64,7 +64,7 @@ class _Service:
                 "`log`"
             ) from error
         resume = "allow" if done else "never"
-        own = self.known_by(folder)
+        own = self.known_by(folder, anew=not done)
         self._service.init(project="safediffusion", name=folder.name, config=dict(config), resume=resume, **own)
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
@@ -77,10 +77,10 @@ class _Service:
 class Wandb(_Service):
     module = "wandb"
 
-    def known_by(self, folder: Path) -> dict[str, str]:
+    def known_by(self, folder: Path, *, anew: bool) -> dict[str, str]:
         """An id of its own, kept in the run folder: names need not differ there."""
         file = folder / "wandb-id"
-        if not file.is_file():
+        if anew or not file.is_file():
             file.write_text(uuid4().hex)
         return {"id": file.read_text().strip()}
 

@@ -177,6 +177,16 @@ def test_what_training_runs_on_arrives(folders: small.Folders) -> None:
     assert not build_experiment(load_recipe("emoji-steer", folders.small)).trainer.scaler.is_enabled()
 
 
+COMPILED = [
+    "compile=true",
+    "memory.checkpointing=true",
+    "plan.window=null",
+    "plan.noise_sharing=fresh",
+    "credit.gae_lambda=null",
+    "steering.alpha=1",
+]
+
+
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
@@ -185,6 +195,7 @@ def test_what_training_runs_on_arrives(folders: small.Folders) -> None:
         (["@", "weights.shard=true", "memory.reference_on_cpu=true"], "moves a whole reference, but weights.shard"),
         (["@", "weights.shard=true", "optimizer.bits=8"], "optimizer.bits=8 keeps moments of whole weights"),
         (["@", "weights.shard=true", "evaluation.every=5"], "evaluation.every measures during training"),
+        (["objective={kind: draft, kl: 1.0}", *COMPILED], "whose adapters are off and cannot be turned off again"),
         (["optimizer.bits=16"], "optimizer.bits is 16; allowed is 8 or 32"),
         (["precision=fp8"], "precision is 'fp8'; allowed is"),
     ],

@@ -39,6 +39,13 @@ def test_a_guard_that_cannot_see_what_is_in_a_picture_says_so() -> None:
     (said,) = _said("sd15-steer", "guard.encoder=null")
     assert said.startswith("the guard sees layout and colour alone")
     assert _said("sd15-steer", "guard.encoder=null", "guard.every=0") == []
+    assert _said("emoji-steer", "model=emoji+runs/a") == []  # the embedded world's detector looks
+    small_reward = "encoder=openai/clip-vit-base-patch32"  # the guard's, which nobody asked for
+    assert (
+        load_recipe("sd15-steer", [small_reward]).guard.encoder is None and len(_said("sd15-steer", small_reward)) == 1
+    )
+    with pytest.raises(UserError, match="the reward's own encoder, which cannot guard"):
+        load_recipe("sd15-steer", [small_reward, "guard.encoder=openai/clip-vit-base-patch32"])
     dry = CliRunner().invoke(command, ["sd15-steer", "guard.encoder=null", "--dry-run"], catch_exceptions=False)
     assert f"note: {said}" in dry.output
 

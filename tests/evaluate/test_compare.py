@@ -232,7 +232,7 @@ def test_another_precision_is_noted(tmp_path: Path) -> None:
         manifest = Store(tmp_path / name).read_manifest()
         write_json(tmp_path / name / "eval.json", {**manifest, "model": {"model": "m", "precision": precision}})
     (said,) = compare([tmp_path / "base", tmp_path / "half"], load=lambda name: BENCH).notes
-    assert said.startswith("half was drawn in bf16 and base in fp32; differences include that")
+    assert said.startswith(f"half was drawn in bf16 and base in fp32 ({BENCH.name}); differences include that")
     assert compare([tmp_path / "base", tmp_path / "base"], names=["a", "b"], load=lambda name: BENCH).notes == ()
 
 

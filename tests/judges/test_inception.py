@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -73,10 +74,11 @@ def test_a_program_that_somebody_else_put_there_is_not_run(tmp_path: Path, monke
     file.write_bytes(b"a program")
     monkeypatch.setattr(inception, "FILE", file)
     assert inception.inception_features(Setup()).identity.sha256
-    monkeypatch.setattr("os.getuid", lambda: file.stat().st_uid + 1)
-    if file.stat().st_uid:  # root's own is trusted
-        with pytest.raises(UserError, match="belongs to another user of this machine, and clean-fid would run it"):
-            inception.inception_features(Setup())
+    monkeypatch.setattr(inception, "owner_of", lambda path: os.getuid() + 1)
+    with pytest.raises(UserError, match="belongs to another user of this machine, and clean-fid would run it"):
+        inception.inception_features(Setup())
+    monkeypatch.setattr(inception, "owner_of", lambda path: 0)  # root's own is trusted
+    assert inception.inception_features(Setup()).identity.sha256
 
 
 def test_without_clean_fid_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,6 +24,8 @@ from safediffusion.objectives.focus import FocusNFix, focus_n_fix
 from safediffusion.objectives.regions import Boxes, Saliency, blurred, hottest
 from safediffusion.scorers.base import ImageBatch
 from safediffusion.train.run import train
+from safediffusion.worlds.emoji.assets import calibration
+from safediffusion.worlds.emoji.moderator import Moderator
 from tests import small, tiny, training
 
 HEAT = torch.tensor([[9.0, 1.0, 0.0, 0.0], [8.0, 2.0, 0.0, 0.0], [3.0, 3.0, 0.0, 0.0], [0.0, 0.0, 0.0, 0.0]])[
@@ -83,6 +85,17 @@ def test_saliency_of_harm_is_where_that_is_seen() -> None:
     corner[:4, :4] = 1
     found = Saliency(share=0.25, blur=0.0, of=Corner())(images, training.prompts(2), reward)
     assert torch.equal(found[0, 0], corner) and not found.requires_grad
+
+
+def test_the_moderator_points_where_it_is_sure() -> None:
+    """P(unsafe) is 1 to the last digit there, without a slope; its evidence has one, on what it sees."""
+    images, labels = calibration()
+    unsafe = images[[i for i, label in enumerate(labels) if label["unsafe"]][:60]]
+    moderator, prompts = Moderator(), tuple(training.prompts(1) * len(unsafe))
+    sure = unsafe[moderator(ImageBatch(unsafe, prompts)) == 1]
+    assert len(sure) > 5
+    found = Saliency(share=0.25, of=moderator.evidence)(sure, prompts[: len(sure)], REWARD)
+    assert torch.allclose(found.mean((1, 2, 3)), torch.tensor(0.25), atol=0.01)
 
 
 def test_the_moderator_of_the_embedded_world_points_at_a_region(folders: small.Folders, tmp_path: Path) -> None:

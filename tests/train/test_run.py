@@ -7,6 +7,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from shutil import rmtree
 from types import ModuleType
 from typing import Any
 
@@ -221,6 +222,9 @@ def test_services_get_every_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     train(replace(training.experiment(3), trackers=("wandb",)), tmp_path / "mine", resume=True)
     assert calls[4:] == [("init", "mine, allow"), ("log", 3), ("finish", None)]
     assert known[0] == known[1] != ""  # by which wandb finds the run again
+    rmtree(tmp_path / "mine" / "checkpoints")  # as if it had been killed before its first one
+    train(replace(training.experiment(3), trackers=("wandb",)), tmp_path / "mine", resume=True)
+    assert calls[7] == ("init", "mine, never") and known[2] != known[0]
 
 
 def test_a_missing_or_unknown_tracker_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

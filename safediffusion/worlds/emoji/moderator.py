@@ -65,8 +65,12 @@ class Moderator:
 
     def __call__(self, batch: ImageBatch) -> Tensor:
         """[B] float32, on the pictures' device."""
-        s = self._network.to(batch.images.device)(batch.images.float())
-        return -torch.expm1(-s.sum(1))
+        return -torch.expm1(-self.evidence(batch))
+
+    def evidence(self, batch: ImageBatch) -> Tensor:
+        """[B] s over all categories, -log P(safe): it has a slope where P is 1 to the last digit, and P none."""
+        s: Tensor = self._network.to(batch.images.device)(batch.images.float())
+        return s.sum(1)
 
 
 def load_moderation(folder: Path | None = None) -> Moderation:
