@@ -224,7 +224,8 @@ def _apart(runs: Sequence[Record], ground: Record, category: str) -> list[str]:
 def _whole(records: Sequence[Record]) -> list[str]:
     """Recipes that were trained to their own end, and whether what was asked of them is met."""
     runs, ground = _runs(records, OWN), _base(records)
-    lines = _table("recipe", runs, ground)
+    told = _products(runs)
+    lines = [*told, *([""] if told else []), *_table("recipe", runs, ground)]
     for name, mine in runs.items():
         if judged := ASKED.get(name):
             lines += ["", f"What was asked of `{name}` (`{' '.join(mine[0].keys)}`):", ""]
