@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from accelerate import cpu_offload
@@ -15,13 +13,13 @@ from diffusers import ModelMixin
 from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from safediffusion.core.errors import UserError
 from safediffusion.core.fleet import Fleet, share, whole
 from safediffusion.core.noise import stream
 from safediffusion.core.registry import suggest
 
+from .forgetful import forgetful
 from .policy import Weights
 
 GROUPS = {
@@ -102,7 +100,12 @@ class LoraBank:
         self._tensors: dict[Weights, list[Tensor]] = {Weights.REFERENCE: []}
         self._active = Weights.LIVE
         if isinstance(network, ModelMixin) and network.is_gradient_checkpointing:
-            network.enable_gradient_checkpointing(self._forgetful)
+            network.enable_gradient_checkpointing(forgetful(self))
+
+    @property
+    def active(self) -> Weights:
+        """The set that computes now."""
+        return self._active
 
     @property
     def sharded(self) -> bool:
@@ -161,26 +164,6 @@ class LoraBank:
                 layer.enable_adapters(which is not Weights.REFERENCE)
         self._active = which
         return self.network
-
-    def _forgetful(self, block: Callable[..., Any], *args: Any) -> Any:
-        """A block whose activations are computed again in the backward pass, by the weights of this forward.
-
-        By then others may be active: where gradients go through the reference, too, the adapters are on again.
-        """
-        if torch.compiler.is_compiling():  # which cannot trace a context; config.rules refuses where it would be needed
-            return checkpoint(block, *args, use_reentrant=False)
-        which = self._active
-
-        @contextmanager
-        def as_now() -> Iterator[None]:
-            then = self._active
-            self.activate(which)
-            try:
-                yield
-            finally:
-                self.activate(then)
-
-        return checkpoint(block, *args, use_reentrant=False, context_fn=lambda: (nullcontext(), as_now()))
 
     def _current(self, which: Weights) -> list[Tensor]:
         """The tensors that hold `which` now."""

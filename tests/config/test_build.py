@@ -35,6 +35,7 @@ def test_every_key_of_the_method_arrives(folders: small.Folders) -> None:
     ]
     keys += ["plan.noise_sharing=group", "steering.alpha=1.5", "steering.mode=projection"]
     keys += ["credit.clip=1.5", "credit.eps=0.01", "credit.std=batch", "objective.kl=0.2", "objective.clip=0.3"]
+    keys += ["objective.anchor=recompute", "objective.updates=2"]  # else nothing is clipped
     keys += ["objective.steps_per_image=1", "objective.images_per_group=2", "optimizer.betas=[0.5,0.6]", "ema=0.8"]
     keys += ["optimizer.weight_decay=0.1", "optimizer.warmup=4", "optimizer.max_norm=null", "optimizer.decay=linear"]
     recipe = load_recipe("emoji-steer", [*folders.small, *keys, "seed=7", "optimizer.lr=0.5", "scorers.clip=0.25"])
@@ -50,7 +51,7 @@ def test_every_key_of_the_method_arrives(folders: small.Folders) -> None:
     assert (trainer.ema, trainer.max_norm, trainer.micro, trainer.seed) == (0.8, None, 8, 7)
     group = trainer.optimizer.param_groups[0]
     assert (group["betas"], group["weight_decay"]) == ((0.5, 0.6), 0.1)
-    assert (trainer.rate.peak, trainer.rate.warmup, trainer.rate.decay, trainer.rate.total) == (0.5, 4, "linear", 2)
+    assert (trainer.rate.peak, trainer.rate.warmup, trainer.rate.decay, trainer.rate.total) == (0.5, 4, "linear", 4)
     assert isinstance(trainer.objective, Grpo)
     own = trainer.objective
     assert (own.clip, own.kl, own.steps_per_image, own.images_per_group) == (0.3, 0.2, 1, 2)
