@@ -160,11 +160,10 @@ def _tables(records: Sequence[Record], budget: str) -> list[str]:
 
 
 def _beside(changed: Mapping[str, Sequence[Record]]) -> str:
-    """Rows that change more than one key, and the row to compare them with."""
+    """The row that changes more than one choice, and the one to compare it with."""
     if "reward-decoupled" not in changed:
         return ""
-    ground = "`reward-weighted`" if "reward-weighted" in changed else "a row that is not there"
-    return f" (`reward-decoupled` adds a CLIP score and drops the steps' shares: its ground is {ground})"
+    return " (`reward-decoupled` adds a CLIP score and drops the steps' shares, as `reward-weighted` does beside it)"
 
 
 def _trained_on(category: str | None, ground: Record) -> list[str]:
