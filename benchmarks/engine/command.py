@@ -51,6 +51,7 @@ def smaller(recipe: Recipe, *, images: int, reduced: bool) -> list[str]:
         "objective.updates": max(1, round(recipe.objective.updates * share)),
         "steering.alpha": 0.5 if recipe.steering.alpha == "auto" else recipe.steering.alpha,  # few prompts, few steered
         "log": "[]",
+        "guard.every": 0,  # steps alone are measured; its encoder need not be there
     }
     if reduced:
         plan, objective = recipe.plan, recipe.objective
@@ -82,6 +83,9 @@ def _plain(value: object) -> str:
     return "-".join(map(str, value)) if isinstance(value, list | tuple) else "null" if value is None else str(value)
 
 
+ADAPTER = ("weights.rank", "weights.alpha", "weights.targets", "weights.within")  # not of a recipe of all weights
+
+
 class Bench:
     """Recipes on stand-ins for their models and encoders, which lie in one folder."""
 
@@ -93,12 +97,14 @@ class Bench:
         self._size = [] if size is None else [f"plan.size=[{size},{size}]"]
 
     def overrides(self, name: str, given: Sequence[str]) -> list[str]:
-        """All that makes recipe `name` the one that is measured; `given` comes last."""
+        """All that makes recipe `name` the one that is measured; `given`, which is for all recipes, comes last."""
         shipped = load_recipe(name)
         reduced = self.kind != "cuda" and is_hub_id(shipped.model)
         model, encoder = self._stand_in(shipped, reduced=reduced)
         found = [f"model={model.source}", f"encoder={encoder.source}", *self._size]
-        found += [*smaller(shipped, images=self._images, reduced=reduced), *given]
+        adapted = shipped.weights.kind == "lora"
+        own = [text for text in given if adapted or text.partition("=")[0] not in ADAPTER]
+        found += [*smaller(shipped, images=self._images, reduced=reduced), *own]
         self.changes[name] = changed(to_plain(shipped), to_plain(load_recipe(name, found)))
         self.changes |= {shipped.model: model.changes, shipped.encoder: encoder.changes}
         self.reduced |= reduced

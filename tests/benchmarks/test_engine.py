@@ -154,7 +154,7 @@ def test_the_whole_study_lands_on_a_page(
     monkeypatch.setattr("benchmarks.engine.arithmetic.SIZES", {"cpu": (64,)})
     page, out = tmp_path / "engine.md", tmp_path / "runs"
     names = ["--recipe", "emoji-steer", "--recipe", "emoji-r1-released"]
-    keys = [*folders.whole, "objective.updates=1", "weights.init=random"]
+    keys = [*folders.small, "objective.updates=1", "weights.init=random"]
     done = CliRunner().invoke(
         command,
         [*keys, *names, "--steps", "2", "--out", str(out), "--page", str(page), "--device", "cpu"],

@@ -66,8 +66,12 @@ SCALAR = r"reads the weighted sum of the scores and no advantages; leave it out$
             "emoji-moderator is the only cost, and one number has no",
         ),
         ("emoji-constrained", ["constraint.costs=[q16]", "constraint.std=3"], "q16 is the only cost"),
-        ("emoji-steer", ["objective.clip=0.2"], "clip is 0.2, but objective.anchor=first_pass makes every ratio"),
-        ("emoji-awm", ["objective.clip=0.5"], "anchor=first_pass makes every ratio exactly 1; leave it out, or set"),
+        (
+            "emoji-steer",
+            ["objective.clip=0.2"],
+            "clip is 0.2, but objective.anchor=first_pass with one update a step makes",
+        ),
+        ("emoji-awm", ["objective.clip=0.5"], "makes every ratio exactly 1; leave it out, or set"),
         (
             "emoji-flow-grpo",
             [
