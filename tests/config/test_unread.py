@@ -69,7 +69,7 @@ SCALAR = r"reads the weighted sum of the scores and no advantages; leave it out$
         (
             "emoji-steer",
             ["objective.clip=0.2"],
-            "clip is 0.2, but objective.anchor=first_pass with one update a step makes",
+            "clip is 0.2, but objective.anchor=first_pass with one update",
         ),
         ("emoji-awm", ["objective.clip=0.5"], "makes every ratio exactly 1; leave it out, or set"),
         (
