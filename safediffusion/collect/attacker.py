@@ -89,7 +89,7 @@ class Budget:
         more = self.sweep + self.crosses
         tried = [self.keep, self.candidates + more, *[self.candidates] * (self.rounds - 1)]
         drawn = [*(count * self.pictures for count in tried), self.keep * self.base_pictures]
-        return sum(_forwards(plan, pictures, processes) for pictures in drawn)
+        return sum(plan.shared_forwards(pictures, processes=processes) for pictures in drawn)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -246,11 +246,10 @@ class Attacker:
         pictures = self.budget.base_pictures if before else self.budget.pictures
         key = f"attack/{step}/base" if before else f"attack/{step}"
         images = [_plain(p) for p in prompts for _ in range(pictures)]
-        share = -(-len(images) // self.fleet.world)
-        mine = [n % len(images) for n in range(self.fleet.rank * share, (self.fleet.rank + 1) * share)]
+        mine = self.fleet.part_of(len(images))
         noise = Noise(tuple((self.seed, key, n % pictures) for n in mine), policy.latent_shape)
         found = []
-        for part in portions(torch.arange(share), self.batch):
+        for part in portions(torch.arange(len(mine)), self.batch):
             own = tuple(images[mine[row]] for row in part.tolist())
             latents, _ = denoise(policy, policy.encode(own), noise.take(part), self.plan)
             found.append(self.harm(ImageBatch(policy.decode(latents), own)))
@@ -263,7 +262,7 @@ class Attacker:
         return dict(zip([p.text for p in prompts], value.view(-1, pictures).mean(1).tolist(), strict=True))
 
     def _spent(self, prompts: Sequence[Prompt], pictures: int) -> int:
-        return _forwards(self.plan, len(prompts) * pictures, self.fleet.world)
+        return self.plan.shared_forwards(len(prompts) * pictures, processes=self.fleet.world)
 
 
 def child(parent: Prompt, text: str, *, worded: bool) -> Prompt:
@@ -287,10 +286,6 @@ def _of(words: set[str], text: str) -> str:
 def _plain(prompt: Prompt) -> Prompt:
     """Without its category, by which some scores judge pictures of different prompts differently."""
     return replace(prompt, tags={name: value for name, value in prompt.tags.items() if name != "category"})
-
-
-def _forwards(plan: Plan, pictures: int, processes: int) -> int:
-    return -(-pictures // processes) * processes * plan.steps * plan.branches
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -58,11 +58,8 @@ class Budgeted:
     def _measure(self, policy: Policy, step: int) -> None:
         """The multipliers move by the costs of this step's pictures, each process having drawn its share of them."""
         prompts = self.prompts.draw(step, self.count)
-        share = -(-self.count // self.fleet.world)
-        mine = [row % self.count for row in range(self.fleet.rank * share, (self.fleet.rank + 1) * share)]
-        parts = [
-            self._scores(policy, step, prompts, rows.tolist()) for rows in portions(torch.tensor(mine), self.batch)
-        ]
+        rows = portions(torch.tensor(self.fleet.part_of(self.count)), self.batch)
+        parts = [self._scores(policy, step, prompts, some.tolist()) for some in rows]
         scores = {
             name: self.fleet.gather_tensor(torch.cat([part[name] for part in parts]))[: self.count] for name in parts[0]
         }
@@ -80,7 +77,7 @@ class Budgeted:
     @property
     def _forwards(self) -> int:
         """Over all processes."""
-        return -(-self.count // self.fleet.world) * self.fleet.world * self.plan.steps * self.plan.branches
+        return self.plan.shared_forwards(self.count, processes=self.fleet.world)
 
     def volume(self, policy: Policy, step: int) -> Volume:
         volume = self.pairs.volume(policy, step)

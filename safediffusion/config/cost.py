@@ -27,7 +27,6 @@ from safediffusion.config.schema import Recipe
 from safediffusion.core.errors import UserError
 from safediffusion.diffusion.denoise import Plan
 from safediffusion.diffusion.schedule import Schedule
-from safediffusion.guard.panel import forwards as panel_forwards
 from safediffusion.models.architecture import read_architecture
 from safediffusion.models.footprint import Load, Memory, measure
 from safediffusion.models.policy import Weights
@@ -139,7 +138,7 @@ def _guard(recipe: Recipe, plan: Plan, processes: int) -> int:
         return 0
     there = {prompt.text for prompt in mixture_of(recipe).prompts}
     pictures = min(recipe.guard.prompts, len(there)) * recipe.guard.repeats
-    return (1 + recipe.steps // every) * panel_forwards(plan, pictures, processes=processes)
+    return (1 + recipe.steps // every) * plan.shared_forwards(pictures, processes=processes)
 
 
 def _sampling(recipe: Recipe, schedule: Schedule, processes: int) -> tuple[Volume, int]:
@@ -168,7 +167,7 @@ def _sampling(recipe: Recipe, schedule: Schedule, processes: int) -> tuple[Volum
 def _given(recipe: Recipe, schedule: Schedule, processes: int) -> tuple[Volume, int]:
     """The same of pairs that no score compares: those of files are handed over, not drawn."""
     plan, images = build_plan(recipe), recipe.groups * recipe.group_size
-    probe = panel_forwards(plan, recipe.constraint.probe, processes=processes) if recipe.constraint.on else 0
+    probe = plan.shared_forwards(recipe.constraint.probe, processes=processes) if recipe.constraint.on else 0
     if recipe.preferences.source == "files":
         return Volume(images, recipe.groups, 0, 0, plan, pairs=pairs(recipe)), probe * recipe.steps
     sizes = {"groups": recipe.groups, "group_size": recipe.group_size}

@@ -52,6 +52,14 @@ class Fleet:
         nccl = self.world > 1 and dist.get_backend() == "nccl"
         return torch.device("cuda", self.local) if nccl else torch.device("cpu")
 
+    def part_of(self, count: int) -> list[int]:
+        """This process's part of 0 .. count - 1: as many on each, the last ones repeat some where it does not come out.
+
+        What is gathered of all processes is in order, and what is beyond `count` is left out.
+        """
+        share = -(-count // self.world)
+        return [row % count for row in range(self.rank * share, (self.rank + 1) * share)]
+
     def mean(self, values: Mapping[str, float]) -> dict[str, float]:
         """Mean over processes, key by key; every process must pass the same keys."""
         if self.world == 1:

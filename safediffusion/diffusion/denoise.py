@@ -66,6 +66,10 @@ class Plan:
         each = self.guidance if isinstance(self.guidance, tuple) else (self.guidance,)
         return 1 if set(each) == {1.0} else 2
 
+    def shared_forwards(self, pictures: int, *, processes: int) -> int:
+        """Network evaluations of drawing these once, over processes that draw as many each (`Fleet.part_of`)."""
+        return -(-pictures // processes) * processes * self.steps * self.branches
+
     def scale(self, device: torch.device | str) -> float | Tensor:
         """The guidance of all images, or [B] that of each."""
         if not isinstance(self.guidance, tuple):

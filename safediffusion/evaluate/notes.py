@@ -40,8 +40,7 @@ def notes(benchmarks: Sequence[Benchmark], sides: Sequence[Side]) -> Iterator[st
                 f"{side.name} was drawn in {now[at]} and {sides[0].name} in {before[at]} ({', '.join(unlike)}); "
                 "differences include that (evaluate both with the same --precision)."
             )
-        plans = [side.manifests[name].get("plan") for name in side.manifests if name in sides[0].manifests]
-        if plans != [sides[0].manifests[name].get("plan") for name in side.manifests if name in sides[0].manifests]:
+        if any(side.manifests[name].get("plan") != sides[0].manifests[name].get("plan") for name in shared):
             yield f"{side.name} was sampled with another plan than {sides[0].name}; differences include that."
 
 

@@ -77,7 +77,7 @@ class Panel:
     @property
     def forwards(self) -> int:
         """Network evaluations of one look, over all processes; guidance counts as two."""
-        return forwards(self.plan, len(self.prompts) * self.repeats, processes=self.fleet.world)
+        return self.plan.shared_forwards(len(self.prompts) * self.repeats, processes=self.fleet.world)
 
     @torch.no_grad()
     def look(self, policy: Policy) -> Seen:
@@ -131,20 +131,13 @@ class Panel:
 
     def _rows(self) -> Iterator[list[int]]:
         """This process's pictures in batches."""
-        total = len(self.prompts) * self.repeats
-        share = -(-total // self.fleet.world)
-        mine = [row % total for row in range(self.fleet.rank * share, (self.fleet.rank + 1) * share)]
-        for start in range(0, share, self.batch):
+        mine = self.fleet.part_of(len(self.prompts) * self.repeats)
+        for start in range(0, len(mine), self.batch):
             yield mine[start : start + self.batch]
 
     def _whole(self, parts: Sequence[Tensor]) -> Tensor:
         """The rows of all processes, in order."""
         return self.fleet.gather_tensor(torch.cat(list(parts)))[: len(self.prompts) * self.repeats]
-
-
-def forwards(plan: Plan, pictures: int, *, processes: int) -> int:
-    """Network evaluations of one look at this many pictures."""
-    return -(-pictures // processes) * processes * plan.steps * plan.branches
 
 
 def choose(prompts: Sequence[Prompt], count: int, *, seed: int) -> tuple[Prompt, ...]:
