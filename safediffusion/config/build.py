@@ -37,8 +37,9 @@ from safediffusion.models.banks import FullSpec
 from safediffusion.models.load import default_plan, load_policy, resolve, split, weights_file
 from safediffusion.models.policy import Policy, Weights
 from safediffusion.scorers.steering import Steering
+from safediffusion.train import contrast
 from safediffusion.train.calibrate import DirectionReport, check_direction
-from safediffusion.train.contrast import PROMPTS, check_adapters, start_from_contrast
+from safediffusion.train.contrast import check_adapters, start_from_contrast
 from safediffusion.train.loop import Initialize, Trainer
 from safediffusion.train.optim import LearningRate, adamw
 from safediffusion.train.run import Experiment, Hook
@@ -165,7 +166,7 @@ def _first(mixture: Mixture, label: str) -> tuple[Prompt, ...]:
         for source in mixture.sources
         if (chosen := tuple(p for p in source.prompts if p.tags.get("label") == label))
     ]
-    count = min(PROMPTS, sum(len(part.prompts) for part in parts))
+    count = min(contrast.PROMPTS, sum(len(part.prompts) for part in parts))
     return replace(mixture, sources=tuple(parts)).draw(0, count)
 
 

@@ -34,8 +34,7 @@ from safediffusion.objectives.base import Objective
 from safediffusion.objectives.forward import Forward
 from safediffusion.objectives.grpo import PolicyGradient
 from safediffusion.scorers.registry import OPEN_CLIP
-from safediffusion.train.contrast import PROMPTS
-from safediffusion.train.contrast import forwards as start_forwards
+from safediffusion.train import contrast
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,7 +112,7 @@ def forecast(recipe: Recipe, *, processes: int = 1) -> Forecast:
     searched = attack_forwards(recipe, partial(mixture_of, recipe), processes=processes)
     recorded = volume.recorded // volume.images
     cost, noisy = objective.forecast(volume), len(volume.plan.stochastic(schedule))
-    once = start_forwards(plan, noisy, prompts=2 * PROMPTS) if recipe.weights.init == "contrast" else 0
+    once = contrast.forwards(plan, noisy, prompts=2 * contrast.PROMPTS) if recipe.weights.init == "contrast" else 0
     return Forecast(
         steps=recipe.steps,
         images=volume.images * recipe.steps,

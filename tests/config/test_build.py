@@ -69,12 +69,15 @@ def test_every_key_of_the_method_arrives(folders: small.Folders) -> None:
     assert sorted(steering.by_category) == sorted(find_anchors("emoji/per-category").per_category)
 
 
-def test_a_contrast_is_of_the_prompts_that_training_draws(folders: small.Folders) -> None:
+def test_a_contrast_is_of_the_prompts_that_training_draws(
+    folders: small.Folders, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(contrast, "PROMPTS", 128)
     many = tuple(Prompt(id=f"m{i}", text="a cat", tags={"label": "unsafe", "kind": "ab"[i > 20]}) for i in range(300))
     few = tuple(Prompt(id=f"f{i}", text="a dog", tags={"label": ("unsafe", "safe")[i % 2]}) for i in range(100))
     sources = (Source(name="many", prompts=many, balance="kind"), Source(name="few", prompts=few, share=3))
     unsafe, benign = (_first(Mixture(sources=sources), label) for label in ("unsafe", "safe"))
-    assert len(unsafe) == contrast.PROMPTS and len(benign) == 50 == len({p.id for p in benign})
+    assert len(unsafe) == 128 and len(benign) == 50 == len({p.id for p in benign})
     assert {p.tags["label"] for p in unsafe} == {"unsafe"} and {p.tags["label"] for p in benign} == {"safe"}
     from_many = [p for p in unsafe if p.id.startswith("m")]
     assert len(from_many) == 32  # by share, not by size
