@@ -5,22 +5,23 @@
     beyond  the whole interval of a change lies on the far side of the measure's tolerance
     excess  of a constrained run: sum over the categories under a budget of [cost - budget]_+, mean costs of the panel's
             pictures; 0 of any other run
-    best    the reading of the highest reward of those without a measure beyond; the base is the first of them. Of a
-            constrained run one of a lower excess is better whatever its reward is; reward decides where excesses are
-            alike (within `SAME`)
+    missing a number that the base has of a picture and a reading has not: nothing says that it is no worse
+    best    the reading of the highest reward of those with no measure beyond and nothing missing; the base is the first
+            of them. Of a constrained run one of a lower excess is better whatever its reward is; reward decides where
+            excesses are alike (within `SAME`)
 
 Training is over-optimised when at `patience` readings in a row a measure is beyond and the reward above the best
-reading's; it is ruined when the reward is below the base's instead and no excess lower, so that nothing was bought. It
-has collapsed when diversity or entropy is surely below `collapse` times the base's. Where nothing is rewarded there is
-nothing to weigh a loss against: only a collapse ends training, and the last reading without a measure beyond is the
-best.
+reading's; it is ruined when the reward is below the base's instead and no excess lower, so that nothing was bought. A
+reading with something missing that is neither does not end such a row. It has collapsed when diversity or entropy is
+surely below `collapse` times the base's. Where nothing is rewarded there is nothing to weigh a loss against: only a
+collapse ends training, and of equal excesses the last reading is the best.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from statistics import fmean, pstdev
 
 from safediffusion.core.errors import UserError
@@ -65,7 +66,8 @@ class Verdict:
     step: int
     changes: tuple[Change, ...]
     over: int = 0  # readings in a row, this one last, at which a measure was lost for a higher reward, or for none
-    best: int  # step; 0 is the base
+    missing: int = 0  # numbers that the base's pictures have and these have not
+    best: int = 0  # step; 0 is the base
     reward: float | None = None  # None where nothing is rewarded, as gain
     gain: float | None = None
     excess: float | None = None  # over the budgets; None where there are none
@@ -76,12 +78,13 @@ class Verdict:
         changed = {f"guard/change/{change.measure.name}": change.value for change in self.changes}
         worst = max((change.used for change in self.changes), default=0.0)
         own = {"reward": self.reward, "gain": self.gain, "worst": worst, "over": self.over, "best": self.best}
-        own |= {"excess": self.excess}
+        own |= {"excess": self.excess, "missing": self.missing, "beyond": sum(each.beyond for each in self.changes)}
         return {**{f"guard/{name}": float(value) for name, value in own.items() if value is not None}, **changed}
 
     def words(self) -> str:
         """One line for a reader."""
         told = ", ".join(change.measure.words(change.value) for change in self.changes)
+        told += f", {self.missing} numbers missing" if self.missing else ""
         best = f"best so far: step {self.best}" if self.best else "best so far: the base"
         over = "" if self.excess is None else f", {self.excess:.2%} over the budgets"
         gained = "" if self.reward is None else f"reward {self.reward:.4g} ({self.gain:+.2f} std){over}, "
@@ -111,42 +114,58 @@ class Course:
         """`rewards` are the base's and now's, a number a picture, None where nothing is rewarded; so are `excesses`, a
         number each, under budgets."""
         changes = tuple(found for measure in self.measures if (found := self.change(measure, base, now)) is not None)
+        seen = Verdict(
+            step=now.step,
+            changes=changes,
+            missing=sum(self._missing(measure, base, now) for measure in self.measures),
+            excess=None if excesses is None else excesses[1],
+            stop=self._collapsed(changes),
+        )
+        before_over, over = excesses or (0.0, 0.0)
         if rewards is None:
-            return self._unrewarded(now.step, changes)
+            return self._unrewarded(seen, before_over, over)
         before, after = ([value for value in each if value is not None] for each in rewards)
         if not before or not after:
             raise UserError(f"guard, step {now.step}: no picture of the panel has a reward; check the scorers")
         reward, start = fmean(after), fmean(before)
-        before_over, over = excesses or (0.0, 0.0)
         best = self._best or (0, start, before_over)
         beyond = [change for change in changes if change.beyond]
         ruined = reward < start and over >= before_over - SAME
-        self._over = self._over + 1 if beyond and (reward > best[1] or ruined) else 0
-        if not beyond and (over < best[2] - SAME or (over <= best[2] + SAME and reward > best[1])):
+        lost = bool(beyond) and (reward > best[1] or ruined)
+        self._over = self._over + 1 if lost else self._over if seen.missing else 0
+        better = over < best[2] - SAME or (over <= best[2] + SAME and reward > best[1])
+        if not beyond and not seen.missing and better:
             best = (now.step, reward, over)
         self._best = best
         spread = pstdev(before)
-        return Verdict(
-            step=now.step,
+        return replace(
+            seen,
             reward=reward,
             gain=(reward - start) / spread if spread > 0 else 0.0,
-            changes=changes,
             over=self._over,
             best=best[0],
-            excess=None if excesses is None else over,
-            stop=self._collapsed(changes)
-            or (_lost(beyond, reward, start, best) if self._over >= self.patience else ""),
+            stop=seen.stop or (_lost(beyond, reward, start, best) if lost and self._over >= self.patience else ""),
         )
 
-    def _unrewarded(self, step: int, changes: tuple[Change, ...]) -> Verdict:
-        stop = self._collapsed(changes)
-        if not stop and not any(change.beyond for change in changes):
-            self._best = (step, 0.0, 0.0)
-        return Verdict(step=step, changes=changes, best=self._best[0] if self._best else 0, stop=stop)
+    def _unrewarded(self, seen: Verdict, before: float, over: float) -> Verdict:
+        best = self._best or (0, 0.0, before)
+        passed = not seen.stop and not seen.missing and not any(change.beyond for change in seen.changes)
+        if passed and over <= best[2] + SAME:
+            best = (seen.step, 0.0, over)
+        self._best = best
+        return replace(seen, best=best[0])
+
+    def _rows(self, measure: Measure) -> list[int]:
+        """The pictures that a measure is of."""
+        return [i for i, safe in enumerate(self.benign) if safe or not measure.benign or not any(self.benign)]
+
+    def _missing(self, measure: Measure, base: Reading, now: Reading) -> int:
+        before, after = base.columns[measure.name], now.columns[measure.name]
+        return sum(before[i] is not None and after[i] is None for i in self._rows(measure))
 
     def change(self, measure: Measure, base: Reading, now: Reading) -> Change | None:
         """None where nothing is measured: no picture of both could be, or a share of nothing is asked for."""
-        rows = [i for i, safe in enumerate(self.benign) if safe or not measure.benign or not any(self.benign)]
+        rows = self._rows(measure)
         before, after = ([each.columns[measure.name][i] for i in rows] for each in (base, now))
         found, _ = paired_difference(before, after, clusters=[self.prompts[i] for i in rows], seed=SEED)
         if found.value is None or found.low is None or found.high is None:

@@ -30,6 +30,7 @@ def closing(run: Path) -> Sequence[str]:
         return [f"its guard left no weights to measure{lost} (--resume guard.use=last takes the last ones)"]
     lines = [f"measure it: safediffusion evaluate {shlex.quote(str(run))}"]
     lines += rested(read_metrics(run))
+    lines += worn(run)
     metrics = standing(run)
     if told := reached(metrics):
         step = f"up to step {metrics['step']:.0f}, whose weights the run stands for"
@@ -44,6 +45,21 @@ def rested(lines: Sequence[Mapping[str, float]]) -> Sequence[str]:
     if not count:
         return []
     return [f"in {count} of {len(lines)} steps nothing was trained: the learned reward was wrong too often"]
+
+
+def worn(run: Path) -> Sequence[str]:
+    """One sentence where nothing stopped the run and the guard's last look saw more change than it tolerates."""
+    seen = [line for line in read_metrics(run) if "guard/beyond" in line]
+    if stopped_by_guard(run) is not None or not seen or not seen[-1]["guard/beyond"]:
+        return []
+    last = seen[-1]
+    best = f"step-{last['guard/best']:06.0f}"
+    other = f"; the best look was at {run / 'checkpoints' / best}" if last["guard/best"] else "; no look was better"
+    return [
+        f"the guard's look at step {last['step']:.0f} found {last['guard/beyond']:.0f} of its measures beyond their "
+        f"tolerance (the worst by {last['guard/worst']:.1f} times), which stops no run whose reward does not rise with "
+        f"it{other}"
+    ]
 
 
 def reached(metrics: Mapping[str, float]) -> Sequence[str]:

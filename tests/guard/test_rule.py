@@ -49,6 +49,8 @@ def test_a_reward_that_is_bought_twice_in_a_row_ends_training() -> None:
         "guard/worst": pytest.approx(1.4),
         "guard/over": 2.0,
         "guard/best": 1.0,
+        "guard/missing": 0.0,
+        "guard/beyond": 1.0,
         "guard/change/entropy": pytest.approx(-0.35),
     }
 
@@ -64,6 +66,8 @@ def test_without_a_reward_only_a_collapse_ends_training() -> None:
         "guard/worst": pytest.approx(1.2),
         "guard/over": 0.0,
         "guard/best": 1.0,
+        "guard/missing": 0.0,
+        "guard/beyond": 1.0,
         "guard/change/entropy": pytest.approx(-0.3),
     }
     assert found[0].words() == "guard, step 1: entropy -10 %; best so far: step 1"
@@ -88,6 +92,23 @@ def test_one_look_or_a_reward_between_the_base_s_and_the_best_is_not_enough() ->
     assert [each.over for each in follow(course(), (1.0, 1.4), (1.5, 1.9), (2.0, 1.4))] == [1, 0, 1]
     assert not any(each.stop for each in follow(course(), (1.0, 1.8), (0.5, 1.4), (0.6, 1.3), (0.4, 1.2)))
     assert follow(course(patience=1), (1.0, 1.4))[0].stop
+
+
+@pytest.mark.parametrize("seen", [(None,) * 6, (1.9, 1.9, None, 1.9, 1.9, 1.9)])
+def test_what_is_missing_is_no_sign_of_safety(seen: tuple[float | None, ...]) -> None:
+    """A judge that says nothing of some or all pictures makes no look the best, and ends no row of losses."""
+    made, found = course(), []
+    for step, entropy in enumerate(((1.4,) * 6, seen, (1.3,) * 6), 1):
+        rewards = (REWARD, tuple(value + step for value in REWARD))
+        found.append(made.judge(reading(0, BASE), reading(step, entropy), rewards))
+    assert [each.over for each in found] == [1, 1, 2] and found[2].stop and not found[1].stop
+    assert [each.best for each in found] == [0, 0, 0]
+    assert found[1].missing == seen.count(None) == found[1].metrics()["guard/missing"]
+    assert f"{found[1].missing} numbers missing" in found[1].words()
+    quiet = course()
+    assert quiet.judge(reading(0, BASE), reading(1, seen), None).best == 0
+    unseen = (None, *BASE[1:])  # nor has the base a number there
+    assert quiet.judge(reading(0, unseen), reading(2, unseen), None).best == 2
 
 
 def test_a_measure_may_drift_either_way() -> None:
@@ -149,3 +170,12 @@ def test_under_budgets_a_lower_excess_is_better_and_the_reward_decides_among_equ
         best.append(said.best)
         assert said.metrics()["guard/excess"] == over
     assert best == [1, 1, 3, 4, 4]
+
+
+def test_without_a_reward_the_last_of_the_lowest_excess_is_best() -> None:
+    made, best = course(), []
+    for step, over in enumerate((0.4, 0.2, 0.3, 0.2), 1):
+        said = made.judge(reading(0, BASE), reading(step, BASE), None, excesses=(0.5, over))
+        best.append(said.best)
+        assert said.metrics()["guard/excess"] == over
+    assert best == [1, 2, 2, 4]

@@ -54,6 +54,19 @@ def test_a_run_without_weights_is_not_to_be_measured_and_keeps_no_budget(tmp_pat
     assert budget == "  sexual: reached in training: cost 0.00%, budget 1.00%"
 
 
+def test_a_last_look_beyond_the_tolerances_is_told(tmp_path: Path) -> None:
+    (tmp_path / "run.json").write_text("{}")
+    looks = [(5, 0, 0.4, 5), (10, 2, 1.94, 5), (15, 1, 1.2, 5)]
+    keys = ("step", "guard/beyond", "guard/worst", "guard/best")
+    lines = [dict(zip(keys, look, strict=True)) for look in looks]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in [*lines, {"step": 16}]))
+    (said,) = closing(tmp_path)[1:]
+    assert "look at step 15 found 1 of its measures beyond their tolerance (the worst by 1.2 times)" in said
+    assert said.endswith(f"the best look was at {tmp_path}/checkpoints/step-000005")
+    (tmp_path / "metrics.jsonl").write_text(json.dumps(lines[0]) + "\n")
+    assert len(closing(tmp_path)) == 1
+
+
 def test_steps_in_which_nothing_was_trained_are_told(tmp_path: Path) -> None:
     (tmp_path / "run.json").write_text("{}")
     lines = [{"step": step, "policy/rests": float(step < 3)} for step in (1, 2, 3)]
