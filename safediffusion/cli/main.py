@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import importlib
 import logging
 import os
@@ -15,7 +14,7 @@ import click
 from safediffusion import __version__
 from safediffusion.cli.common import is_main
 from safediffusion.cli.stopped import Stopped
-from safediffusion.core.errors import UserError
+from safediffusion.core.errors import UserError, disk_full
 from safediffusion.core.registry import suggest
 
 # In the order of --help.
@@ -72,15 +71,14 @@ def run(arguments: Sequence[str]) -> int:
         if is_main():
             _fail(error.format_message())
         return 130
-    except OSError as error:
-        if error.errno != errno.ENOSPC:
-            raise
-        return _fail(
-            f"the disk is full ({error.filename or 'while writing'}); make room and run the same command again"
-        )
     except (KeyboardInterrupt, click.Abort):
         _fail("stopped")
         return 130
+    except Exception as error:
+        if not disk_full(error):
+            raise
+        place = getattr(error, "filename", None) or "while writing"
+        return _fail(f"the disk is full ({place}); make room and run the same command again")
     finally:
         if fleet := sys.modules.get("safediffusion.core.fleet"):
             fleet.Fleet().close()

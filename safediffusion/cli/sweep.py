@@ -7,7 +7,7 @@ import itertools
 import math
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING
 import click
 
 from safediffusion.cli.common import device_option, is_main, means_of, plan_for, writable
-from safediffusion.cli.companions import companions, fitting, processes_option
+from safediffusion.cli.companions import companions, fitting, launched, processes_option
 from safediffusion.cli.evaluate import Asked, evaluate_model
 from safediffusion.cli.stopped import resumable
 from safediffusion.cli.train import train_run
-from safediffusion.core.errors import UserError
+from safediffusion.core.errors import Diverged, UserError
 
 if TYPE_CHECKING:
     from safediffusion.config.schema import Recipe
@@ -96,25 +96,41 @@ def command(
     line = ["sweep", recipe, *keys, "--out", out, "--seeds", seeds, "--suite", chosen, "--device", device]
     shared = math.gcd(*(point.recipes[0].groups for point in points))
     with resumable(shlex.join(["safediffusion", *line])), companions(processes or fitting(device, shared), line):
-        measure(asked)
+        failed = measure(asked)
         if is_main():
-            report(asked)
+            report(asked, failed)
+    if failed and is_main():
+        raise UserError(
+            f"{len(failed)} of {len(points) * len(numbers)} runs of the sweep could not be trained or measured: "
+            f"{'; '.join(f'{run}: {why}' for run, why in failed.items())}. The same command tries them again"
+        )
 
 
-def measure(sweep: Sweep) -> None:
-    """Evaluate the base, train and evaluate every run; what is there already is not done again."""
+def measure(sweep: Sweep) -> dict[Path, str]:
+    """Evaluate the base, train and evaluate every run; what is there already is not done again.
+
+    Returns the runs that failed, and why. Of several processes all have to fail alike for the others to be waited for.
+    """
     from safediffusion.models.load import without_weights
 
     _say(f"base: {sweep.model} on the suite {sweep.suite}")
     _evaluate(sweep, sweep.points[0].recipes[0], sweep.folder / "base")
     todo = [(p, r, run) for p in sweep.points for r, run in zip(p.recipes, sweep.runs(p), strict=True)]
+    failed: dict[Path, str] = {}
     for number, (point, recipe, run) in enumerate(todo, start=1):
         _say(f"[{number}/{len(todo)}] {point.name}, seed {recipe.seed}: {run}")
-        train_run(recipe, run, device=sweep.device, resume=True)
-        if without_weights(run):
-            _say(f"{run}: {NO_WEIGHTS}")
-        else:
-            _evaluate(sweep, recipe, run, trained=True)
+        try:
+            train_run(recipe, run, device=sweep.device, resume=True)
+            if without_weights(run):
+                _say(f"{run}: {NO_WEIGHTS}")
+            else:
+                _evaluate(sweep, recipe, run, trained=True)
+        except UserError as error:
+            if launched() and not isinstance(error, Diverged):
+                raise
+            failed[run] = str(error)
+            _say(f"{run}: {error}")
+    return failed
 
 
 def _evaluate(sweep: Sweep, recipe: Recipe, folder: Path, *, trained: bool = False) -> None:
@@ -136,14 +152,16 @@ def _evaluate(sweep: Sweep, recipe: Recipe, folder: Path, *, trained: bool = Fal
     evaluate_model(asked, title=str(folder))
 
 
-def report(sweep: Sweep) -> None:
-    """report.html with every run as a point of the frontier, sweep.json and sweep.csv with the seeds together."""
+def report(sweep: Sweep, failed: Mapping[Path, str]) -> None:
+    """report.html with every run as a point of the frontier, sweep.json and sweep.csv with the seeds together.
+
+    Runs that `failed` and those without weights are named, and stand in none of them.
+    """
     from rich.console import Console
 
     from safediffusion.evaluate.compare import compare
     from safediffusion.evaluate.pooled import pooled
     from safediffusion.evaluate.store import write_json, write_text
-    from safediffusion.models.load import without_weights
     from safediffusion.report.frontier import axes
     from safediffusion.report.html import write_report
     from safediffusion.report.sweep import document, standings, table
@@ -152,13 +170,18 @@ def report(sweep: Sweep) -> None:
     ground, suite = sweep.folder / "base" / "eval" / sweep.suite, Path("eval") / sweep.suite
     runs = [(p.name, seed, run) for p in sweep.points for seed, run in zip(sweep.seeds, sweep.runs(p), strict=True)]
     named = {run: f"{name} seed {seed}" if len(sweep.seeds) > 1 else name for name, seed, run in runs}
-    kept = [run for run in named if not without_weights(run)]
+    lost = {run: why for run in named if (why := _lost(run, failed))}
+    kept = [run for run in named if run not in lost]
+    if not kept:
+        told = [f"{named[run]}: {why}" for run, why in lost.items()]
+        click.echo("\n".join(["no run has anything to compare:", *told]))
+        return
     comparison = compare([ground, *(run / suite for run in kept)], names=["base", *(named[run] for run in kept)])
-    found = [_measured(sweep, point) for point in sweep.points]
+    found = [_measured(sweep, point, lost) for point in sweep.points]
     base, pair = comparison.estimates(0), axes(comparison) or ()
     stands = standings(base, found, pair)
-    lost = [f"{each.name}: {each.note}" for each in found if each.note]
-    told = [*(f"Seeds together: {each.text}." for each in stands), *(f"{each}." for each in lost)]
+    gaps = [f"{each.name}: {each.note}" for each in found if each.note]
+    told = [*(f"Seeds together: {each.text}." for each in stands), *(f"{each}." for each in gaps)]
     page = write_report(
         replace(comparison, notes=(*comparison.notes, *told)), sweep.folder, title="SafeDiffusion sweep"
     )
@@ -168,23 +191,29 @@ def report(sweep: Sweep) -> None:
     write_json(sweep.folder / "sweep.json", {**asked, **document(base, found, stands, pair)})
     write_text(sweep.folder / "sweep.csv", table(base, found, rows))
     show(comparison, Console())
-    click.echo("\n".join([*(each.text for each in stands), *lost, f"report: {page}"]))
+    click.echo("\n".join([*(each.text for each in stands), *gaps, f"report: {page}"]))
 
 
-def _measured(sweep: Sweep, point: Point) -> Measured:
-    """The seeds of a point together; without values where one of them has no weights."""
-    from safediffusion.evaluate.pooled import pooled
+def _lost(run: Path, failed: Mapping[Path, str]) -> str:
+    """Why nothing was measured of a run, or nothing."""
     from safediffusion.models.load import without_weights
+
+    return failed.get(run) or (NO_WEIGHTS if without_weights(run) else "")
+
+
+def _measured(sweep: Sweep, point: Point, lost: Mapping[Path, str]) -> Measured:
+    """The seeds of a point together; without values where one of them is lost."""
+    from safediffusion.evaluate.pooled import pooled
     from safediffusion.report.sweep import Measured
 
     runs, suite = sweep.runs(point), Path("eval") / sweep.suite
-    lost = [str(seed) for seed, run in zip(sweep.seeds, runs, strict=True) if without_weights(run)]
+    gaps = [f"{lost[run]} (seed {seed})" for seed, run in zip(sweep.seeds, runs, strict=True) if run in lost]
     return Measured(
         name=point.name,
         keys=point.keys,
         runs=tuple(map(str, runs)),
-        metrics={} if lost else pooled([run / suite for run in runs], sweep.folder / "base" / suite),
-        note=f"{NO_WEIGHTS} (seed {', '.join(lost)})" if lost else "",
+        metrics={} if gaps else pooled([run / suite for run in runs], sweep.folder / "base" / suite),
+        note="; ".join(gaps),
     )
 
 
@@ -210,6 +239,11 @@ def points_of(recipe: str, keys: Sequence[str], seeds: Sequence[int]) -> tuple[P
     models = sorted({point.recipes[0].model for point in points})
     if len(models) > 1:
         raise UserError(f"a sweep has one base, these have {' and '.join(models)}; sweep them one after the other")
+    if drawn := [key for key in varied if key in ("plan.size", "plan.embedded_guidance")]:
+        raise UserError(
+            f"{drawn[0]} says how pictures are drawn, and a sweep compares all runs with one base that is drawn once; "
+            "sweep its values one after the other"
+        )
     return tuple(points)
 
 

@@ -63,6 +63,7 @@ class Budgeted:
         scores = {
             name: self.fleet.gather_tensor(torch.cat([part[name] for part in parts]))[: self.count] for name in parts[0]
         }
+        check_finite(scores, prompts, step)
         self.constraint.observe(scores, Among(group=torch.arange(self.count), prompts=prompts))
 
     def _scores(self, policy: Policy, step: int, prompts: Sequence[Prompt], rows: Sequence[int]) -> dict[str, Tensor]:
@@ -71,7 +72,6 @@ class Budgeted:
         keys = tuple((self.seed, f"budget/{prompts[row].id}", step * self.count + row) for row in rows)
         latents, _ = denoise(policy, policy.encode(mine), Noise(keys, policy.latent_shape), self.plan)
         scores = score_all(self.scorers, ImageBatch(policy.decode(latents), mine))
-        check_finite(scores, mine, step)
         return {name: value.double().cpu() for name, value in scores.items()}
 
     @property

@@ -6,17 +6,17 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
-from safediffusion.core.errors import UserError
+from safediffusion.core.errors import Diverged
 from safediffusion.core.prompt import Prompt
 from safediffusion.credit.base import pooled_spread, zero_variance_share
 
 
 def check_finite(scores: Mapping[str, Tensor], prompts: Sequence[Prompt], step: int) -> None:
-    """UserError when a score is NaN or infinite: an image that cannot be scored must not be learned from."""
+    """Diverged when a score, of all processes' images, is NaN or infinite: none such must be learned from."""
     for name, value in scores.items():
         bad = (~value.isfinite()).nonzero().flatten().tolist()
         if bad:
-            raise UserError(
+            raise Diverged(
                 f"step {step}: reward '{name}' is {value[bad[0]].item()} for {len(bad)} of {len(value)} images, first "
                 "for "
                 f"prompt '{prompts[bad[0]].id}'; no weight was changed. Check the scorer on that prompt, "

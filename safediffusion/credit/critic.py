@@ -24,7 +24,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from safediffusion.core.errors import UserError
+from safediffusion.core.errors import Diverged, UserError
 from safediffusion.core.fleet import Fleet
 from safediffusion.core.noise import stream
 from safediffusion.credit.foresight import generalized
@@ -132,7 +132,7 @@ class Critic:
         self.fleet.mean_gradients(parameters)
         norm = float(torch.nn.utils.clip_grad_norm_(parameters, MAX_NORM))
         if not math.isfinite(norm):
-            raise UserError(
+            raise Diverged(
                 f"step {step}: the norm of the critic's gradient is {norm}; the policy was not updated. Resume from "
                 "the last checkpoint with a lower critic.lr"
             )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import signal
 import sys
 import threading
@@ -16,7 +15,7 @@ from typing import TypeVar
 
 from torch import Tensor
 
-from safediffusion.core.errors import UserError
+from safediffusion.core.errors import UserError, disk_full
 from safediffusion.scorers.base import ImageBatch, Scorer, tabulated
 
 from .benchmark import Benchmark, Identity, Judge, Judgement, identities_of
@@ -55,7 +54,7 @@ class Watch:
         except UserError:
             raise
         except Exception as error:  # a plug-in may raise anything
-            if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            if disk_full(error):
                 raise
             said = (str(error).strip().splitlines() or [""])[0]
             raise self._failed(f"{who} raised {type(error).__name__}: {said}", pictures) from error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import shutil
@@ -18,7 +17,7 @@ from torch import Tensor
 
 from safediffusion.collect.base import Learning
 from safediffusion.core.digest import sha256
-from safediffusion.core.errors import UserError
+from safediffusion.core.errors import UserError, disk_full
 from safediffusion.core.fleet import share, whole
 from safediffusion.core.types import Sliceable
 from safediffusion.models.files import read_weights
@@ -216,11 +215,9 @@ def _disk(partial: Path, folder: Path) -> Iterator[None]:
         yield
     except (OSError, SafetensorError) as error:
         shutil.rmtree(partial, ignore_errors=True)
-        full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
-        full = full or f"os error {errno.ENOSPC}" in str(error) or f"os error {errno.EDQUOT}" in str(error)
         last = checkpoints(folder)
         intact = f"the last checkpoint, {last[-1]}, is intact" if last else "there is no earlier checkpoint"
         raise UserError(
             f"checkpoint {partial.name.strip('.').removesuffix('.partial')} could not be written: "
-            f"{'no space left on the disk' if full else error}; {intact}. Free some space, then resume"
+            f"{'no space left on the disk' if disk_full(error) else error}; {intact}. Free some space, then resume"
         ) from error

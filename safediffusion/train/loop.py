@@ -13,7 +13,7 @@ from torch.amp import GradScaler
 
 from safediffusion.collect.base import Collector, Settling, State, portions
 from safediffusion.collect.clock import Clock
-from safediffusion.core.errors import UserError
+from safediffusion.core.errors import Diverged, UserError
 from safediffusion.core.fleet import Fleet, whole
 from safediffusion.core.noise import stream
 from safediffusion.core.types import Sliceable
@@ -202,7 +202,7 @@ class Trainer(Generic[E, M]):
         overflowed = self.scaler.is_enabled() and not math.isfinite(norm)
         if not math.isfinite(norm) and not (overflowed and self.scaler.get_scale() > SMALLEST):
             self.optimizer.zero_grad(set_to_none=True)
-            raise UserError(
+            raise Diverged(
                 f"step {number}: the gradient norm is {norm}; the optimizer was not stepped. "
                 "Resume from the last checkpoint with a lower learning rate, or in precision fp32"
             )

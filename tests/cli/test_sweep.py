@@ -13,7 +13,7 @@ from safediffusion.cli.evaluate import Asked
 from safediffusion.cli.main import run
 from safediffusion.cli.train import train_run
 from safediffusion.config.schema import Recipe
-from safediffusion.core.errors import UserError
+from safediffusion.core.errors import Diverged, UserError
 from safediffusion.core.registry import Registry
 from safediffusion.evaluate import registry
 from safediffusion.models.policy import Drawing
@@ -96,6 +96,50 @@ def test_a_run_that_its_guard_stopped_without_weights_has_no_values_and_the_swee
     assert lost and all(row["mean"] == row["low"] == "" and row["n"] == "0" and row["seeds"] == "2" for row in lost)
 
 
+def test_a_run_that_fails_is_told_and_the_sweep_goes_on(
+    folders: small.Folders, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folders.model / "sampling.json").write_text('{"steps": 2, "guidance": 1.0, "eta": 0.0}')
+    line = ["sweep", "emoji-steer", *folders.small, "optimizer.lr=0.001,0.002", "--suite", "both"]
+    line += ["--out", "out", "--processes", "1"]
+
+    def diverging(recipe: Recipe, folder: Path, *, device: str, resume: bool) -> RunResult:
+        if recipe.optimizer.lr == 0.001:
+            raise Diverged("step 3: the gradient norm is nan")
+        return train_run(recipe, folder, device=device, resume=resume)
+
+    monkeypatch.setattr(sweep, "train_run", diverging)
+    assert run(line) == 2
+    said = capsys.readouterr()
+    assert "1 of 2 runs of the sweep could not be trained or measured: out/" in said.err
+    assert "optimizer.lr=0.001: step 3: the gradient norm is nan (seed 0)" in said.out
+    first, second = json.loads(Path("out/sweep.json").read_text())["points"]
+    assert first["metrics"] == {} and second["metrics"]["emoji-i2p/unsafe"]["pooled"]["n"] == 8
+    monkeypatch.setattr(sweep, "train_run", train_run)
+    assert run(line) == 0
+    assert all(point["metrics"] for point in json.loads(Path("out/sweep.json").read_text())["points"])
+
+
+def test_what_some_processes_alone_know_ends_a_shared_sweep(
+    folders: small.Folders, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (point,) = sweep.points_of("emoji-steer", [*folders.small, "optimizer.lr=1,2"], (0,))[:1]
+    asked = sweep.Sweep(points=(point,), seeds=(0,), suite="both", folder=Path("out"), device="cpu")
+    monkeypatch.setattr(sweep, "_evaluate", lambda *_, **__: None)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for error, ends in ((Diverged("nan"), False), (UserError("the disk is full"), True)):
+
+        def fails(*_: object, error: UserError = error, **__: object) -> RunResult:
+            raise error
+
+        monkeypatch.setattr(sweep, "train_run", fails)
+        if ends:
+            with pytest.raises(UserError, match="the disk is full"):
+                sweep.measure(asked)
+        else:
+            assert list(sweep.measure(asked).values()) == ["nan"]
+
+
 def test_runs_and_base_are_measured_by_the_recipes_own_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     own = ["plan.size=[16,16]", "precision=bf16", "memory.text_encoders=free", "evaluation.data.i2p=my.csv"]
     points, asked = sweep.points_of("emoji-steer", [*own, "objective.kl=0,0.1"], (0,)), list[Asked]()
@@ -128,6 +172,10 @@ def test_commas_within_brackets_part_no_values() -> None:
         (["steps=1,2", "steps=3"], "steps is given twice"),
         (["steps"], "is no KEY=VALUE"),
         (["model=emoji,other"], "a sweep has one base, these have emoji and other"),
+        (
+            ["plan.size=[64,64],[32,32]"],
+            "plan.size says how pictures are drawn, and a sweep compares all runs with one",
+        ),
     ],
 )
 def test_what_is_no_sweep(keys: list[str], message: str) -> None:
