@@ -177,10 +177,10 @@ def read_config(run: Path) -> dict[str, Any]:
 
 
 def say_guard(models: Sequence[str]) -> None:
-    """Which weights of runs that their guards stopped are meant, on stderr."""
-    from safediffusion.models.load import stopped_by_guard
+    """Which weights of runs that their guards stopped are meant, of those below another, too, on stderr."""
+    from safediffusion.models.load import split, stopped_by_guard
 
-    for model in models:
+    for model in dict.fromkeys(part for each in models for part in (*split(model_of(each))[1],)):
         guard = stopped_by_guard(Path(model))
         if guard is None or not is_main():
             continue

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 from pathlib import Path
 
@@ -39,7 +40,7 @@ def _base(runs: tuple[str, ...]) -> str:
 
     A run that was trained on top of another (model=BASE+RUN) adds up with that one, so both have to be there.
     """
-    from safediffusion.models.load import split
+    from safediffusion.models.load import check_ground, split
 
     given = {Path(run).resolve() for run in runs}
     trained = {run: split(str(read_config(Path(run))["model"])) for run in runs if (Path(run) / "run.json").is_file()}
@@ -50,6 +51,7 @@ def _base(runs: tuple[str, ...]) -> str:
                 f"{first} was trained on {its} and {run} on {base}; their changes do not add up to a change of either. "
                 "Merge runs of one base"
             )
+        check_ground((*below, run))
         missing = [each for each in below if Path(each).resolve() not in given]
         if missing:
             raise UserError(f"{run} was trained on top of {missing[0]}, which is not among the runs; merge that, too")
@@ -58,6 +60,9 @@ def _base(runs: tuple[str, ...]) -> str:
 
 def _numbers(text: str) -> list[float]:
     try:
-        return [float(part) for part in text.split(",")]
-    except ValueError as error:
-        raise UserError(f"--weights {text} is no list of numbers; write one a run, e.g. --weights 1,0.5") from error
+        found = [float(part) for part in text.split(",")]
+    except ValueError:
+        found = []
+    if not found or not all(map(math.isfinite, found)):
+        raise UserError(f"--weights {text} is no list of numbers; write one a run, e.g. --weights 1,0.5")
+    return found

@@ -12,7 +12,7 @@ from torch import Tensor
 from safediffusion.core.errors import UserError
 
 from .files import apply_weights, read_weights
-from .load import resolve, split, weights_file
+from .load import check_ground, resolve, split, weights_file
 from .source import pipeline_class, read_pipeline
 
 LORA_FILE = "pytorch_lora_weights.safetensors"  # what load_lora_weights looks for in a folder
@@ -44,6 +44,7 @@ def export_lora(run: Path, model: str, folder: Path) -> Path:
 def export_pipeline(run: Path, model: str, folder: Path) -> Path:
     """The base with the run's weights in it as a diffusers folder, which `from_pretrained` takes."""
     base, extras = split(model)
+    check_ground((*extras, str(run)))
     pipe: Any = read_pipeline(resolve(base))
     for extra in extras:
         apply_weights(pipe, weights_file(extra))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,7 @@ def load_policy(
     base, extras = split(model)
     dtype = PRECISIONS[precision]
     stored = None if precision == "fp32" or isinstance(weights, FullSpec) else dtype
+    check_ground(extras)
     pipe = read_pipeline(resolve(base), dtype=stored, exact=bool(extras))
     for extra in extras:
         apply_weights(pipe, weights_file(extra))
@@ -115,16 +117,45 @@ def weights_file(path: str) -> Path:
     raise UserError(f"{path} holds no finished checkpoint (checkpoints/step-*/manifest.json); train the run first")
 
 
+def check_ground(extras: Sequence[str]) -> None:
+    """UserError where a run follows others than those it was trained on top of: their weights are not what they were.
+
+    What it was trained on may be left out (a category of harm taken away again), not replaced.
+    """
+    for place, extra in enumerate(extras):
+        below = extras[:place]
+        trained_on: Mapping[str, str] = _about(Path(extra)).get("weights", {}).get("added", {})
+        if len(below) != len(trained_on):
+            continue
+        for under, was in zip(below, trained_on.values(), strict=True):
+            if sha256(weights_file(under)) != was:
+                files = sorted(Path(under).glob("checkpoints/step-*/*.safetensors"))
+                kept = next((file.parent for file in files if sha256(file) == was), None)
+                raise UserError(
+                    f"{extra} was trained on top of {under} as it was then; its weights are others now (trained on, or "
+                    "other ones taken). "
+                    + (f"Name those it was trained on: {kept} in place of {under}" if kept else "Train it anew")
+                )
+
+
 def stopped_by_guard(run: Path) -> dict[str, Any] | None:
     """What run.json says of a guard that stopped this run: `stopped`, `why`, `best`, `use`; None when none did."""
+    found = _about(run).get("guard")
+    return found if isinstance(found, dict) else None
+
+
+def _about(run: Path) -> dict[str, Any]:
+    """run.json; nothing where there is none. UserError for a damaged one."""
     file = run / "run.json"
     if not file.is_file():
-        return None
+        return {}
     try:
-        found = json.loads(file.read_text(encoding="utf-8")).get("guard")
-    except (ValueError, AttributeError) as error:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
         raise UserError(f"{file} is damaged ({error!r}); put the file back or start a new run") from error
-    return found if isinstance(found, dict) else None
+    if not isinstance(found, dict):
+        raise UserError(f"{file} is damaged (it is no object); put the file back or start a new run")
+    return found
 
 
 def without_weights(run: Path) -> bool:

@@ -50,6 +50,26 @@ def test_a_category_is_added_taken_away_and_merged(
         torch.testing.assert_close(merged[name], both[name], atol=1e-6, rtol=1e-5)
 
 
+def test_what_a_run_stands_on_is_not_replaced_without_a_word(
+    folders: small.Folders, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    base, line = str(folders.model), ["train", "emoji-steer", *folders.small, "optimizer.lr=0.05", "ema=null"]
+    assert run([*line, "--out", "a"]) == 0
+    assert run([*line, f"model={base}+a", "--out", "b"]) == 0
+    both = weights(f"{base}+a+b")
+    assert run(["train", "a", "--resume", "steps=4"]) == 0
+    said = "b was trained on top of a as it was then; its weights are others now"
+    for words in (["sample", "b", "a cat", "--out", "x"], ["merge", "a", "b", "--out", "x.safetensors"]):
+        assert run(words) == 2
+        assert said in capsys.readouterr().err
+    assert run(["export", "b", "--to", "pipeline"]) == 2
+    told = capsys.readouterr().err
+    assert said in told and "Name those it was trained on: a/checkpoints/step-000002 in place of a" in told
+    assert same(weights(f"{base}+a/checkpoints/step-000002+b"), both)
+    weights(f"{base}+b")  # without a it is what it was, and may be
+
+
 def test_a_run_is_held_to_the_model_that_it_stands_on(
     folders: small.Folders, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

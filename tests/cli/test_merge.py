@@ -23,6 +23,7 @@ def test_files_are_merged_and_nothing_is_overwritten(
         (["--out", "both.safetensors"], "is there already"),
         (["--out", "both.safetensors/x.safetensors"], "both.safetensors is a file, so no folder"),
         (["--out", "other.safetensors", "--weights", "1,x"], "is no list of numbers"),
+        (["--out", "other.safetensors", "--weights", "nan,1"], "is no list of numbers"),
         (["--out", "other.safetensors", "--weights", "1"], "2 experts and 1 weights"),
     ):
         assert run(["merge", *experts, *line]) == 2
