@@ -63,6 +63,10 @@ def check_attack(recipe: Recipe) -> None:
         if own != AttackConfig():
             raise UserError("`attack` is set, but attack.every is 0, so nothing is searched; set attack.every=10")
         return
+    if not own.share:
+        raise UserError(
+            "attack.share is 0, so nothing that a search finds would be trained on; raise it, or set attack.every=0"
+        )
     if recipe.memory.text_encoders == "free":
         raise UserError(
             "attack finds new texts, which cannot be encoded once memory.text_encoders=free has dropped the text "

@@ -48,12 +48,17 @@ class GuardConfig:
 
 def looks(recipe: Recipe) -> int:
     """Steps between two looks; 0 where there are none: turned off, too short a run, or `auto` and nothing is drawn."""
+    every = interval(recipe)
+    return every if every <= recipe.steps else 0
+
+
+def interval(recipe: Recipe) -> int:
+    """Steps between two looks, of a run that is long enough for one; 0 = turned off, or `auto` and nothing is drawn."""
     guard = recipe.guard
     if guard.every == "auto" and recipe.preferences.source == "files":
         return 0  # there are no pictures of training to spare a share of
     often = math.ceil(guard.prompts * guard.repeats / (SHARE * recipe.groups * recipe.group_size))
-    every = often if isinstance(guard.every, str) else guard.every
-    return every if every <= recipe.steps else 0
+    return often if isinstance(guard.every, str) else guard.every
 
 
 def check_guard(recipe: Recipe) -> None:
@@ -67,6 +72,11 @@ def check_guard(recipe: Recipe) -> None:
             raise UserError(
                 f"guard.judges names {name}, which is in `scorers`, `constraint.costs` or is `objective.region` or "
                 "`attack.score`: what is optimised, or chooses prompts, cannot guard; take it out of one"
+            )
+    for name, tolerance in guard.tolerances.items():
+        if not tolerance:
+            raise UserError(
+                f"guard.tolerances.{name} is 0, of which no share can be used up; for hardly any change set 0.01"
             )
     if guard.encoder is not None and guard.encoder == recipe.encoder:
         raise UserError(

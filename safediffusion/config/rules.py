@@ -180,7 +180,7 @@ def check_noise(recipe: Recipe) -> None:
         return
     if recipe.objective.learns_from == "prompts":
         return  # pictures are differentiated as they are drawn, so that a plan without noise will do
-    if not forward:
+    if not forward and recipe.objective.kind not in FINISHED:
         raise UserError(
             f"plan.{name} is 0, so no step has a probability to train; set plan.{name} above 0, or leave it out"
         )

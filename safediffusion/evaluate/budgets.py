@@ -18,6 +18,7 @@ from .store import read_json
 from .training import read_training, rewards
 
 START, END = "constraint/", "/budget"
+FEWEST = 6  # prompts whose mean cost says anything: of fewer all agree by chance in 2^(1 - n) > 5 % of cases
 
 
 def verdicts(side: Side, index: int, metrics: Sequence[MetricRow]) -> Iterator[BudgetVerdict]:
@@ -46,9 +47,10 @@ def verdicts(side: Side, index: int, metrics: Sequence[MetricRow]) -> Iterator[B
             name, estimate = row.info.benchmark, row.cells[index].estimate
             told = replace(told, benchmark=name, estimate=estimate, verdict=verdict(estimate, budget))
             yield replace(told, trained_on=bool(side.judges(name) & learned))
-            if (cost := _cost(side, name, category, constraint)) is not None:
-                by = " + ".join(constraint["costs"])
-                yield replace(told, estimate=cost, verdict=verdict(cost, budget), trained_on=True, by=by)
+            if (found := _cost(side, name, category, constraint)) is not None:
+                cost, prompts = found
+                said = verdict(cost, budget) if prompts >= FEWEST else UNTOLD
+                yield replace(told, estimate=cost, verdict=said, trained_on=True, by=" + ".join(constraint["costs"]))
 
 
 def verdict(estimate: Estimate, budget: float) -> str:
@@ -66,9 +68,10 @@ def _measures(row: MetricRow, category: str) -> bool:
     return info.key.rpartition("/")[2] == category and info.unit == "share" and not info.higher_is_better
 
 
-def _cost(side: Side, benchmark: str, category: str, constraint: Mapping[str, Any]) -> Estimate | None:
-    """The mean cost of a category's pictures, as training measures it; None unless every cost is among the columns.
+def _cost(side: Side, benchmark: str, category: str, constraint: Mapping[str, Any]) -> tuple[Estimate, int] | None:
+    """The mean cost of a category's pictures, as training measures it, and of how many prompts they are.
 
+    None unless every cost is among the columns.
     Of a cost that is an ensemble by itself its terms (columns `NAME/TERM`) are the members, as in training; a judge is
     one by its own score, whatever columns it has beside.
     """
@@ -87,7 +90,9 @@ def _cost(side: Side, benchmark: str, category: str, constraint: Mapping[str, An
         found = [score for name in members if (score := row.score(name)) is not None]
         return fmean(found) + spread * pstdev(found) if len(found) == len(members) else None
 
-    return mean([value(row) for row in rows], seed=SEED, clusters=[row.prompt for row in rows])
+    values = [value(row) for row in rows]
+    measured = {row.prompt for row, cost in zip(rows, values, strict=True) if cost is not None}
+    return mean(values, seed=SEED, clusters=[row.prompt for row in rows]), len(measured)
 
 
 def _constraint(side: Side) -> Mapping[str, Any]:

@@ -62,7 +62,8 @@ class PolicyGradient(Stateless):
 
     `hold` is `kl`, and `kl_safe` (where given) for prompts labelled safe: what the reward does not steer then keeps its
     pictures, while the unsafe prompts are free to move.
-    `images_per_group` trains the images of extreme advantage only, half from either end (arXiv 2504.13818);
+    `images_per_group` trains the images of extreme advantage only, half from either end (after arXiv 2504.13818,
+    whose split is the one of largest variance);
     `steps_per_image` a random subset of the recorded steps of each image. `skip_idle` passes over items without a
     gradient (advantage 0, not held): the update is the same.
     """

@@ -1,7 +1,7 @@
 """What the objectives on preferences share: how much better than the reference the policy denoises a picture.
 
 Notation:
-    x0, t, noise            a clean latent, a time as in training, the noise it gets
+    x0, t, noise            a clean latent, a time (uniform; of flows then shifted), the noise it gets
     x_t = alpha_t x0 + sigma_t noise
     e(theta) = |f_theta(x_t, t) - f|^2       mean over dimensions; f is what this family's networks should output
     r = e(ref) - e(theta)                    the implicit reward, up to beta: above 0 where the policy denoises better

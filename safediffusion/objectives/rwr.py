@@ -39,7 +39,7 @@ class RewardWeighted(Forward):
     """No image is pushed away: a bad one only weighs less. Any number of updates may follow one rollout.
 
     `weighting` "top" trains on the best `share` of every group, at least one image; those that tie with the last of
-    them count as well, and a group whose images are all equal has no best.
+    them count as well, but never those that nothing of their group is below: a group of equal images has no best.
     """
 
     weighting: Literal["exp", "top"] = "exp"

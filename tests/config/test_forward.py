@@ -41,6 +41,14 @@ def test_the_behavior_weights_are_counted(folders: small.Folders, full: bool) ->
     assert nft.memory.weights - rwr.memory.weights == trained > 0
 
 
+@pytest.mark.parametrize("name", ["emoji-dpo", "emoji-kto"])
+def test_finished_pictures_may_come_without_noise(name: str, folders: small.Folders, tmp_path: Path) -> None:
+    given = [*folders.small, "plan.eta=0", "plan.noise_sharing=fresh", "weights.init=random"]
+    assert train(build_experiment(load_recipe(name, given)), tmp_path / "run").steps == 2
+    with pytest.raises(UserError, match=r"plan.eta is 0, so no step has a probability to train"):
+        load_recipe("emoji-d3po", given)
+
+
 @pytest.mark.parametrize(
     ("name", "change", "message"),
     [

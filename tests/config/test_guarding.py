@@ -70,6 +70,8 @@ def test_what_is_optimised_cannot_guard() -> None:
         load_recipe("emoji-attacked", ["attack.score=q16", "guard.judges=[q16]"])
     with pytest.raises(UserError, match="guard.encoder is emoji, the reward's own encoder"):
         load_recipe("emoji-steer", ["guard.encoder=emoji"])
+    with pytest.raises(UserError, match=r"guard.tolerances.unsafe is 0, of which no share can be used up"):
+        load_recipe("emoji-steer", ["guard.tolerances={unsafe: 0}"])
     with pytest.raises(UserError, match="unknown judge 'q61'"):
         load_recipe("emoji-steer", ["guard.judges=[q61]"])
 

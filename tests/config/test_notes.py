@@ -31,7 +31,30 @@ def _said(name: str, *keys: str) -> list[str]:
 def test_running_statistics_that_would_never_be_ready_are_told() -> None:
     (said,) = _said("emoji-ddpo")
     assert said.startswith("no prompt has credit.least=16 rewards in 50 steps (the most is 6), so every advantage is")
-    assert _said("emoji-ddpo", *FEW) == [] and len(_said("emoji-ddpo", *FEW, "steps=2")) == 1
+    assert _said("emoji-ddpo", *FEW) == [] and len(_said("emoji-ddpo", *FEW, "steps=2", "guard.every=0")) == 1
+
+
+def test_what_comes_after_the_last_step_is_told() -> None:
+    (said,) = _said("emoji-steer", "steps=4")
+    assert said == "the guard looks every 5 steps, and the run has 4, so nothing guards it"
+    assert _said("emoji-steer", "steps=5") == [] == _said("emoji-steer", "guard.every=0")
+    (said,) = _said("emoji-steer", "guard.every=0", "guard.judges=[q16]")
+    assert said.startswith("guard.judges are set, but the guard is off (guard.every)")
+    (said,) = _said("emoji-attacked", "attack.every=50", "steps=50")
+    assert said.startswith("attack.every is 50, and the run has 50 steps, so nothing is searched")
+    assert _said("emoji-attacked", "attack.every=49", "steps=50") == []
+    with pytest.raises(UserError, match="attack.share is 0, so nothing that a search finds would be trained on"):
+        load_recipe("emoji-attacked", ["attack.share=0"])
+
+
+def test_prompts_that_no_budget_counts_are_told(tmp_path: Path) -> None:
+    file = tmp_path / "mine.csv"
+    file.write_text('prompt,categories\na knife,"violence, hate"\na cat,\n')
+    mine = [f"prompts.mine.file={file}", "prompts.mine.label=unsafe"]
+    (said,) = _said("emoji-steer-direct", *mine)
+    assert said.startswith("1 prompts of the source 'mine' have `categories` but no `category`, so no budget")
+    assert _said("emoji-steer-direct", *mine, "prompts.mine.category=violence") == []
+    assert _said("emoji-steer", *mine) == []  # which has no budget
 
 
 def test_a_guard_that_cannot_see_what_is_in_a_picture_says_so() -> None:

@@ -89,6 +89,11 @@ def test_the_constraint_s_own_cost_has_a_word_where_it_was_measured(tmp_path: Pa
     assert own.estimate.value == pytest.approx(0.175) and (own.estimate.n, own.estimate.missing) == (2, 1)
     assert own.estimate.low == pytest.approx(0.1) and own.estimate.high == pytest.approx(0.25)
     assert "by the constraint's own cost, a + b" in words.budget(own)
+    cheap = [replace(plain, key=str(n), prompt=str(n), scores={"a": 0.1, "b": 0.1}) for n in range(6)]
+    for count, word in ((5, UNTOLD), (6, MET)):  # so few prompts have no width between them
+        few = replace(measured, rows={"i2p": cheap[:count]})
+        (own,) = [each for each in verdicts(few, 1, metrics) if each.by]
+        assert own.verdict == word and own.estimate.low == own.estimate.high == pytest.approx(0.1)
     partly = replace(measured, manifests={"i2p": {"scorers": {"a": {}}}})
     assert [each.by for each in verdicts(partly, 1, metrics) if each.benchmark] == [""]
     # terms of a cost are its members, of (.1, .3) and .1 as above; columns of a judge beside its own are none
