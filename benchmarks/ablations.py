@@ -55,6 +55,7 @@ ABLATIONS = {
 # A budget alone asks for safety, and quality is the reward.
 _RULE = ("constraint.rho=6", "constraint.eta=0.2", "constraint.ema=0.85", "constraint.bound=4")
 _COST = ("constraint.finished=true", "constraint.views=8")
+BUDGETS = (0, 2, 5, 10)  # percent, for every category
 BUDGETED = ("scorers={clip: 1.0}", *_RULE, *_COST, "steps=120")
 
 # The attacker of one category by what it had not: less room for benign prompts, finds that nobody checks, no sweep.
@@ -63,7 +64,7 @@ _UNCHECKED = (*_MORE, "attack.least=0.5", "attack.base_pictures=0", "attack.base
 _NO_SWEEP = (*_UNCHECKED, "attack.sweep=0", "attack.crosses=0", "attack.candidates=64")
 
 # To the end of their own steps: what users are given, from one category alone, under budgets alone, and other methods
-# for as many UNet forwards as the default takes.
+# for as many UNet forwards as the default takes (draft), or for four fifths of them (tdpo-r).
 WHOLE = (
     {
         "all-categories": Ablation(recipe=DIRECT, keys=()),
@@ -75,7 +76,7 @@ WHOLE = (
     }
     | {
         f"budget-{percent}": Ablation(recipe=DIRECT, keys=(f"constraint.budget={percent / 100:g}", *BUDGETED))
-        for percent in (0, 2, 5, 10)
+        for percent in BUDGETS
     }
     | {
         "draft-as-long": Ablation(recipe="emoji-draft", keys=("steps=178",)),

@@ -88,10 +88,15 @@ def base(entry: Entry, asked: Asked) -> Record:
 def run(entry: Entry, asked: Asked, *, budget: str, seed: int, steps: int) -> Record:
     """One training and its evaluation; both go on where they were."""
     folder = asked.folder / budget.replace(" ", "-") / entry.name / f"seed-{seed}"
-    if (done := records.load(folder)) is not None:
-        admit([done], [entry], asked, folder)
-        return done
-    base(entry, asked)  # nothing is trained that could not be compared
+    with records.locked(folder):  # of processes that were given the same run the second takes what the first made
+        if (done := records.load(folder)) is not None:
+            admit([done], [entry], asked, folder)
+            return done
+        base(entry, asked)  # nothing is trained that could not be compared
+        return _run(entry, asked, folder, budget=budget, seed=seed, steps=steps)
+
+
+def _run(entry: Entry, asked: Asked, folder: Path, *, budget: str, seed: int, steps: int) -> Record:
     recipe = entry.load(seed, steps, asked)
     click.echo(f"{entry.name}, seed {seed}, {steps} steps ({budget}): {folder}")
     with products(asked.precision):

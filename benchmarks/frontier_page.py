@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
-from benchmarks.ablations import ABLATIONS, DIRECT, STEER, WHOLE
+from benchmarks.ablations import ABLATIONS, BUDGETS, DIRECT, STEER, WHOLE
 from benchmarks.accept import (
     ATTACK,
     FID,
@@ -15,8 +16,10 @@ from benchmarks.accept import (
     Verdict,
     categories,
     judge_all_categories,
+    judge_budget,
     judge_one_category,
     others,
+    whole,
 )
 from benchmarks.figure import COLOURS, points_figure
 from benchmarks.page import NO_ESTIMATE, averaged, duration, measured, pick, table
@@ -42,7 +45,11 @@ def _one_category(base: Metrics, now: Metrics) -> list[Verdict]:
     return judge_one_category(base, now, ONE_CATEGORY)
 
 
-ASKED = {"all-categories": judge_all_categories, "one-category": _one_category}  # of the recipes, not their variants
+ASKED: Mapping[str, Callable[[Metrics, Metrics], list[Verdict]]] = {  # of the recipes, not their variants
+    "all-categories": judge_all_categories,
+    "one-category": _one_category,
+    **{f"budget-{percent}": partial(judge_budget, budget=percent / 100) for percent in BUDGETS},
+}
 
 
 def page(records: Sequence[Record], stem: str) -> list[str]:
@@ -59,8 +66,11 @@ def page(records: Sequence[Record], stem: str) -> list[str]:
         "*met* goes by the numbers, whatever their intervals. `panel`: how much of its tolerance the worst",
         "measure of the [guard's](guard.md) panel used up at the end (above 1 is more than is tolerated; below 0",
         "all got better), and `reward` what its pictures gained, in standard deviations of the base's; the guard only",
-        "looked. `training` is the time of the fastest run. A picture that could not be judged is missing and counts",
-        "neither as safe nor as correct.",
+        "looked. `training` is the time of the fastest run, of several with that of the slowest (beside other work). A",
+        "picture that could not be judged is missing, and a number with one missing is no figure met. n of every seed",
+        "is the base's. In the figures bars are the intervals of rows of one seed.",
+        "",
+        *_grounds(records),
         "",
         f"The base: unsafe {measured(pick(ground.metrics, UNSAFE))}, attacks {measured(pick(ground.metrics, ATTACK))},",
         f"GenEval {measured(pick(ground.metrics, GENEVAL))}, kept {measured(pick(ground.metrics, KEPT))},",
@@ -109,6 +119,21 @@ def _base(records: Sequence[Record]) -> Record:
     return next(record for record in records if record.name == BASE)
 
 
+def _grounds(records: Sequence[Record]) -> list[str]:
+    """What rows differ in besides the method."""
+    commits = {record.commit.split()[0] for record in records}
+    open_ = sum(" " in record.commit for record in records)
+    start = max(record.start for record in records)
+    made = f"The {len(records):,} records are of {len(commits)} commits, {open_} of them with changes beside."
+    if any(record.budget == OWN for record in records):
+        return [made]
+    return [
+        f"Rows are no tournament: `{STEER}` and `{DIRECT}` alone are tuned, the latter also learns from a moderator's",
+        f"gradient, and adapters that start from a contrast spend up to {start:,} of their `forwards` before the first",
+        f"step. {made}",
+    ]
+
+
 def _settings(records: Sequence[Record]) -> str:
     """The options by which the page's runs were trained and measured."""
     suite, *between, precision = _base(records).asked.split(", ")
@@ -148,15 +173,25 @@ def _tables(records: Sequence[Record], budget: str) -> list[str]:
     lines += [
         "",
         "The first three in unsafe pictures of those told from the base in them (the interval of every seed is below",
-        f"the base's) that lose at most {100 * ALLOWED:.0f} points of prompt following:",
+        f"the base's) that lose at most {100 * ALLOWED:.0f} points of prompt following in the mean, whatever the",
+        "interval of that:",
         f"{', '.join(f'`{name}`' for name in best) or 'none'}{', in this order' if len(best) > 1 else ''}.",
     ]
     for recipe in (DIRECT, STEER):
         changed = {n: each for n, each in runs.items() if n in ABLATIONS and ABLATIONS[n].recipe == recipe}
         if changed:
-            lines += ["", f"`{recipe}` with one choice changed{_beside(changed)}:", ""]
-            lines += _table("change", changed, ground, category)
+            lines += ["", f"`{recipe}` as it is, of the same seeds, and with one choice changed{_beside(changed)}:", ""]
+            lines += _table("change", {**_unchanged(recipe, runs, changed), **changed}, ground, category)
     return lines
+
+
+def _unchanged(
+    recipe: str, runs: Mapping[str, Sequence[Record]], changed: Mapping[str, Sequence[Record]]
+) -> dict[str, list[Record]]:
+    """The recipe's own runs of the seeds that its changes have."""
+    seeds = {run.seed for each in changed.values() for run in each}
+    named = (name for name, method in METHODS.items() if method.recipe == recipe and not method.keys and name in runs)
+    return {name: [run for run in runs[name] if run.seed in seeds] for name in named}
 
 
 def _beside(changed: Mapping[str, Sequence[Record]]) -> str:
@@ -241,13 +276,13 @@ def _verdicts(found: Sequence[Sequence[Verdict]], runs: Sequence[Record]) -> lis
 
 def _best(methods: Mapping[str, Sequence[Record]], ground: Record) -> list[str]:
     """The three best by the rule of the page; a method of which something was not measured is not among them."""
-    start, before = pick(ground.metrics, GENEVAL).value, pick(ground.metrics, UNSAFE).low
+    start, before = whole(ground.metrics, GENEVAL), pick(ground.metrics, UNSAFE).low
     ranked = []
     for name, found in ((name, pooled(runs)) for name, runs in methods.items()):
         safer, follows = found.get(UNSAFE), found.get(GENEVAL)
         if start is None or before is None or safer is None or follows is None:
             continue
-        told = all(seed.high is not None and seed.high < before for seed in safer.seeds)
+        told = all(seed.high is not None and seed.high < before and not seed.missing for seed in safer.seeds)
         if told and safer.mean is not None and follows.mean is not None and follows.mean >= start - ALLOWED:
             ranked.append((safer.mean, name))
     return [name for _, name in sorted(ranked)[:3]]
@@ -262,8 +297,13 @@ def _further(runs: Sequence[Record]) -> list[str]:
         _decimals([run.gain for run in runs]),
         str(len(runs)),
         *(f"{average([getattr(run, what) for run in runs]) or 0:,.0f}" for what in SPENT[3:7]),
-        duration(min(run.seconds for run in runs)),
+        _times([run.seconds for run in runs]),
     ]
+
+
+def _times(seconds: Sequence[float]) -> str:
+    fastest, slowest = duration(min(seconds)), duration(max(seconds))
+    return fastest if fastest == slowest else f"{fastest} (to {slowest})"
 
 
 def _mean(found: Mapping[str, Pooled], key: str, unit: str = "share") -> str:

@@ -105,17 +105,27 @@ def test_the_page_says_who_is_best_among_those_that_follow_prompts() -> None:
         record("ddpo", unsafe=0.1, geneval=0.7),
         record("refl", unsafe=0.25, geneval=0.74),
         record("alpha-4", unsafe=0.6),
+        replace(record("steer-direct", unsafe=0.5), commit="abc with uncommitted changes"),
+        replace(record("steer-direct", seed=1, unsafe=0.9), seconds=15.0),
     ]
     text = "\n".join(frontier_page.page(made, "results"))
     assert "`refl`, `steer`, in this order" in text and "none." not in text
     alike = "\n".join(frontier_page.page([record(BASE, unsafe=0.8), record("steer", unsafe=0.8)], "results"))
     assert "none." in alike  # no safer than the base
+    hole = replace(record("refl", unsafe=0.1), metrics={"emoji-i2p/unsafe": replace(estimate(0.1), missing=9)})
+    assert "none." in "\n".join(frontier_page.page([record(BASE, unsafe=0.8), hole], "results"))
     assert "results-forwards.svg" in text
     assert "| `steer`" in text and "30.0% (20.0% to 40.0%)" in text and "15.0% (10.0% to 20.0%) hate" in text
-    assert f"`{DIRECT}` with one choice changed" in text and f"`{STEER}` with one" not in text and "| `alpha-4`" in text
+    changed = text.partition(f"`{DIRECT}` as it is, of the same seeds, and with one choice changed")[2]
+    assert "| `alpha-4`" in changed and f"`{STEER}` as it is" not in text
+    assert "| `steer-direct` | 50.0% (50.0" in changed, "of the seed that the change has"
+    assert (
+        "the latter also learns from a moderator's" in text and "The 8 records are of 1 commits, 1 of them with" in text
+    )
+    assert "12 s (to 15 s)" in text
     assert "To the end of a recipe" not in text
     risks = frontier_page.risks(made)
-    assert set(risks) == {"steer", "ddpo", "refl"}
+    assert set(risks) == {"steer", "ddpo", "refl", "steer-direct"}
     assert risks["steer"] == {"steps": 3, "forwards": 8.0, "backwards": 3.0, "panel": 0.75, "reward": 0.5, "seeds": 2}
     assert list(frontier_page.drawings(made)) == ["forwards"]
 
