@@ -180,7 +180,7 @@ def say_guard(models: Sequence[str]) -> None:
     """Which weights of runs that their guards stopped are meant, of those below another, too, on stderr."""
     from safediffusion.models.load import split, stopped_by_guard
 
-    for model in dict.fromkeys(part for each in models for part in (*split(model_of(each))[1],)):
+    for model in dict.fromkeys(part for each in models for part in split(model_of(each))[1]):
         guard = stopped_by_guard(Path(model))
         if guard is None or not is_main():
             continue
