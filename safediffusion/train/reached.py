@@ -29,8 +29,8 @@ def closing(run: Path) -> Sequence[str]:
         lost = "; no budget was reached" if reached(read_metrics(run)[-1]) else ""
         return [f"its guard left no weights to measure{lost} (--resume guard.use=last takes the last ones)"]
     lines = [f"measure it: safediffusion evaluate {shlex.quote(str(run))}"]
-    lines += rested(read_metrics(run))
-    lines += worn(run)
+    logged = read_metrics(run)
+    lines += [*rested(logged), *worn(run, logged)]
     metrics = standing(run)
     if told := reached(metrics):
         step = f"up to step {metrics['step']:.0f}, whose weights the run stands for"
@@ -47,9 +47,9 @@ def rested(lines: Sequence[Mapping[str, float]]) -> Sequence[str]:
     return [f"in {count} of {len(lines)} steps nothing was trained: the learned reward was wrong too often"]
 
 
-def worn(run: Path) -> Sequence[str]:
+def worn(run: Path, lines: Sequence[Mapping[str, float]]) -> Sequence[str]:
     """One sentence where nothing stopped the run and the guard's last look saw more change than it tolerates."""
-    seen = [line for line in read_metrics(run) if "guard/beyond" in line]
+    seen = [line for line in lines if "guard/beyond" in line]
     if stopped_by_guard(run) is not None or not seen or not seen[-1]["guard/beyond"]:
         return []
     last = seen[-1]
